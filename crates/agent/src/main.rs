@@ -1,0 +1,3 @@
+//! `iot-agent`: the device agent.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Dev-only: real brokers, a TCP fault proxy, certificates.
