@@ -2,3 +2,6 @@
 //! and the hub borrows [`mqtt`].
 //!
 //! Start reading at `ARCHITECTURE.md`.
+
+pub mod identity;
+pub mod store;
