@@ -3,5 +3,6 @@
 //!
 //! Start reading at `ARCHITECTURE.md`.
 
+pub mod control;
 pub mod identity;
 pub mod store;
