@@ -5,4 +5,5 @@
 
 pub mod control;
 pub mod identity;
+pub mod log;
 pub mod store;
