@@ -118,10 +118,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// Sends what reading has found to answer, as far as that goes without waiting. A failure is left for the
     /// writer to meet: what the server has said before it hung up is still worth reading.
     fn answer(&mut self, cx: &mut Context<'_>) {
-        if self.answer.is_some() || !self.out.is_empty() || !self.flushed {
-            if let Poll::Ready(Err(_)) = self.poll_out(cx) {
-                self.answer = None;
-            }
+        let idle = self.answer.is_none() && self.out.is_empty() && self.flushed;
+        if !idle && matches!(self.poll_out(cx), Poll::Ready(Err(_))) {
+            self.answer = None;
         }
     }
 
