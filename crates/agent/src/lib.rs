@@ -3,6 +3,9 @@
 //!
 //! Start reading at `ARCHITECTURE.md`.
 
+pub mod clock;
+pub mod mqtt;
+mod sys;
 pub mod control;
 pub mod identity;
 pub mod log;
