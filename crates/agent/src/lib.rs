@@ -4,9 +4,10 @@
 //! Start reading at `ARCHITECTURE.md`.
 
 pub mod clock;
-pub mod mqtt;
-mod sys;
 pub mod control;
 pub mod identity;
 pub mod log;
+pub mod mqtt;
 pub mod store;
+mod sys;
+pub mod systemd;
