@@ -2,3 +2,7 @@
 //! and the hub borrows [`mqtt`].
 //!
 //! Start reading at `ARCHITECTURE.md`.
+
+pub mod clock;
+pub mod mqtt;
+mod sys;

@@ -1,0 +1,181 @@
+//! Keeps a connection to the broker: tries, waits with jitter, falls back to 3.1.1, tells the state.
+//!
+//! Lack of network, a refusal, a hostile broker: nothing ends it but [`Mqtt::stop`](super::Mqtt::stop).
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout};
+use tracing::{error, info, warn};
+
+use super::{
+    Connection, Presence, Settings, Shared, Version,
+    codec::{Refusal, Wire},
+    link::{End, Link, Lost},
+    session::Session,
+    transport,
+};
+
+/// From dialling to a stream on which CONNECT can be sent.
+const DIAL: Duration = Duration::from_secs(20);
+/// So many take-overs of the session within [`TAKEOVER_WINDOW`] are another device with our client id.
+const TAKEOVERS: usize = 3;
+const TAKEOVER_WINDOW: Duration = Duration::from_secs(60);
+
+/// The task that owns the connection.
+pub struct Driver {
+    shared: Arc<Shared>,
+    settings: Settings,
+    presence: Box<dyn Presence>,
+    session: Session,
+    wire: Wire,
+    /// Tries since the last connection that held.
+    failures: u32,
+    connections: u64,
+    takeovers: VecDeque<Instant>,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    pub(super) fn new(shared: Arc<Shared>, settings: Settings, presence: Box<dyn Presence>) -> Self {
+        let wire = if settings.version == Version::V311 { Wire::V311 } else { Wire::V5 };
+        Self {
+            shared,
+            settings,
+            presence,
+            session: Session::default(),
+            wire,
+            failures: 0,
+            connections: 0,
+            takeovers: VecDeque::new(),
+        }
+    }
+
+    /// Runs until [`Mqtt::stop`](super::Mqtt::stop).
+    pub async fn run(mut self) {
+        while !self.stopping() {
+            self.shared.connection.send_replace(Connection::Connecting);
+            let began = Instant::now();
+            let end = self.connect().await;
+            self.taken_down();
+            match end {
+                Ok(End::Stopped) => break,
+                Ok(End::Again) => {}
+                Err(lost) => self.wait(lost, began.elapsed()).await,
+            }
+        }
+        self.shared.connection.send_replace(Connection::Stopped);
+    }
+
+    fn stopping(&self) -> bool {
+        self.shared.state().stop.is_some()
+    }
+
+    /// One connection, from dialling to its end.
+    async fn connect(&mut self) -> Result<End, Lost> {
+        self.shared.state().reconnect = false;
+        let dialled = tokio::select! {
+            dialled = timeout(DIAL, self.settings.dial.connect()) => dialled,
+            () = stopped(&self.shared) => return Ok(End::Stopped),
+        };
+        let stream = dialled.map_err(|_| Lost::Timeout("dialling the broker"))?.map_err(Lost::Dial)?;
+        self.connections += 1;
+        let link = Link::new(stream, self.wire, self.connections, &self.shared, &mut self.session);
+        link.run(&self.settings, self.presence.as_ref()).await
+    }
+
+    /// What ends with every connection.
+    fn taken_down(&mut self) {
+        let mut state = self.shared.state();
+        state.up = false;
+        state.acks.clear();
+        drop(state);
+        self.session.interrupted();
+    }
+
+    /// Says why the connection ended and waits before the next one.
+    async fn wait(&mut self, lost: Lost, held: Duration) {
+        if self.falls_back(&lost) {
+            return;
+        }
+        let backoff = self.settings.reconnect;
+        if lost.was_up() && held >= backoff.reset_after {
+            self.failures = 0;
+        }
+        let mut delay = backoff.delay(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        if self.taken_over(&lost) {
+            error!(client_id = self.settings.client_id, "another device uses this client id");
+            delay = backoff.max;
+        }
+        let reason = chain(&lost);
+        warn!(
+            error = reason,
+            retry_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+            "not connected"
+        );
+        self.shared.connection.send_replace(Connection::Waiting { error: reason, delay });
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = stopped(&self.shared) => {}
+        }
+    }
+
+    /// Under `version: auto`: 3.1.1 after a broker that speaks no 5, and 5 again when 3.1.1 fails in its turn.
+    fn falls_back(&mut self, lost: &Lost) -> bool {
+        let auto = self.settings.version == Version::Auto;
+        match lost {
+            Lost::Refused(Refusal::Version) if auto && self.wire == Wire::V5 => {
+                info!("the broker speaks no MQTT 5: using 3.1.1");
+                self.wire = Wire::V311;
+                true
+            }
+            // Some old brokers just close. So does a broker that is starting: only this one try is 3.1.1.
+            Lost::ClosedBeforeConnack if auto && self.wire == Wire::V5 => {
+                self.wire = Wire::V311;
+                true
+            }
+            Lost::Refused(Refusal::Version) | Lost::ClosedBeforeConnack if auto => {
+                self.wire = Wire::V5;
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn taken_over(&mut self, lost: &Lost) -> bool {
+        if !matches!(lost, Lost::TakenOver) {
+            return false;
+        }
+        let now = Instant::now();
+        self.takeovers.push_back(now);
+        self.takeovers.retain(|at| now.duration_since(*at) <= TAKEOVER_WINDOW);
+        self.takeovers.len() >= TAKEOVERS
+    }
+}
+
+/// Returns once a stop has been asked for.
+async fn stopped(shared: &Shared) {
+    while shared.state().stop.is_none() {
+        shared.wake.notified().await;
+    }
+}
+
+/// An error and what caused it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Why a try did not reach a stream, in the words of the transport.
+pub(super) type DialError = transport::Error;

@@ -1,0 +1,439 @@
+//! MQTT as services see it: publish with a [`Delivery`], claim a topic and get an [`Inbox`], watch the
+//! [`Connection`].
+//!
+//! One [`Driver`] owns the connection. Every message that comes in is acknowledged by hand, by whoever has
+//! taken responsibility for it; every message that goes out is owned here until the broker acknowledges it.
+//! Nothing here names the client library: `codec.rs` alone does.
+
+mod codec;
+mod driver;
+mod frame;
+mod link;
+mod outbox;
+mod router;
+mod session;
+pub mod transport;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    time::Instant,
+};
+
+pub use driver::Driver;
+use outbox::{Outbox, Queued};
+use router::Router;
+
+/// Quality of service of a message or a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Qos {
+    /// At most once.
+    AtMostOnce,
+    /// At least once.
+    AtLeastOnce,
+    /// Exactly once, between two neighbours.
+    ExactlyOnce,
+}
+
+/// What happens to a message while there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Waits on disk. (Until the outbox on disk is there: in memory.)
+    Durable,
+    /// Waits in memory, up to a bound; the oldest goes first.
+    Memory,
+    /// Is not sent: a stale "alive" is a lie.
+    Live,
+}
+
+/// A message on its way up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Topic name, no wildcards.
+    pub topic: String,
+    /// Encoded payload.
+    pub payload: Vec<u8>,
+    /// Quality of service.
+    pub qos: Qos,
+    /// Kept by the broker for those who subscribe later.
+    pub retain: bool,
+    /// What happens to it while offline.
+    pub delivery: Delivery,
+}
+
+/// What became of a published message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Acknowledged by the broker (QoS 0: written to the connection).
+    Sent,
+    /// Not sent, or not known to have arrived: there was no connection and the message was live.
+    Offline,
+    /// Dropped from a full queue, or the agent stopped first.
+    Dropped,
+    /// The broker refused it for good, with its reason.
+    Refused(String),
+}
+
+/// The broker connection as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Connection {
+    /// Dialling, or waiting for CONNACK and the subscriptions.
+    Connecting,
+    /// Connected, subscribed, birth sent.
+    Connected {
+        /// "5" or "3.1.1".
+        version: &'static str,
+        /// The broker still had our session.
+        session_present: bool,
+    },
+    /// Waiting before the next try.
+    Waiting {
+        /// Why the last try or connection ended, as a chain.
+        error: String,
+        /// How long this wait is.
+        delay: Duration,
+    },
+    /// The driver has stopped.
+    Stopped,
+}
+
+/// Where to connect, as whom, and how patiently.
+#[derive(Debug)]
+pub struct Settings {
+    /// How the broker is reached.
+    pub dial: transport::Dial,
+    /// Protocol version to speak.
+    pub version: Version,
+    /// MQTT client identifier.
+    pub client_id: String,
+    /// User name and password, where the broker wants them.
+    pub credentials: Credentials,
+    /// Longest silence on the connection.
+    pub keep_alive: Duration,
+    /// How long the broker keeps our session while we are away; zero asks for a clean one each time.
+    pub session_expiry: Duration,
+    /// Largest packet we take, in bytes.
+    pub max_packet_size: u32,
+    /// Wait between tries.
+    pub reconnect: Backoff,
+    /// Most bytes that wait in memory.
+    pub queue: usize,
+}
+
+/// What CONNECT carries to say who we are.
+#[derive(Default)]
+pub struct Credentials {
+    /// User name.
+    pub username: Option<String>,
+    /// Password; wiped when dropped.
+    pub password: Option<zeroize::Zeroizing<String>>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// Protocol version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 5, and 3.1.1 when the broker speaks no 5.
+    Auto,
+    /// MQTT 5 only.
+    V5,
+    /// MQTT 3.1.1 only.
+    V311,
+}
+
+/// Full-jitter exponential back-off.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    /// Shortest wait.
+    pub min: Duration,
+    /// Longest wait.
+    pub max: Duration,
+    /// A connection that held this long resets it.
+    pub reset_after: Duration,
+}
+
+impl Backoff {
+    /// The wait before try `n` (0 is the first after a success): uniform between `min` and `min * 2^n`, at
+    /// most `max`.
+    pub fn delay(&self, n: u32) -> Duration {
+        let ceiling = self.min.saturating_mul(2u32.saturating_pow(n.saturating_add(1))).min(self.max);
+        let spread = ceiling.saturating_sub(self.min);
+        (self.min + spread.mul_f64(random_unit())).min(self.max.max(self.min))
+    }
+}
+
+/// Uniform in [0, 1). Jitter needs no secret randomness, but a fleet must not share a seed.
+fn random_unit() -> f64 {
+    let random = getrandom::u32().unwrap_or_else(|_| std::process::id().wrapping_mul(2_654_435_761));
+    f64::from(random) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// What the driver says of us by itself: the birth after each CONNACK and the will in each CONNECT.
+pub trait Presence: Send + 'static {
+    /// Published after the subscriptions and before anything else; nothing before enrolment.
+    fn birth(&self) -> Option<Message>;
+    /// What the broker publishes when the connection breaks; nothing before enrolment.
+    fn will(&self) -> Option<Message>;
+}
+
+/// Says nothing of itself.
+impl Presence for () {
+    fn birth(&self) -> Option<Message> {
+        None
+    }
+
+    fn will(&self) -> Option<Message> {
+        None
+    }
+}
+
+/// How often what happened, since the start.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections that reached CONNACK.
+    pub connects: u64,
+    /// Messages for which no inbox had room; left unacknowledged (QoS 0: lost).
+    pub overflowed: u64,
+    /// Messages nobody had claimed; acknowledged and dropped.
+    pub unclaimed: u64,
+    /// Messages over `max_packet_size`; discarded while they came in, acknowledged.
+    pub oversized: u64,
+    /// Messages the broker refused for good.
+    pub refused: u64,
+    /// Messages waiting.
+    pub queued: u64,
+    /// Bytes waiting.
+    pub queued_bytes: u64,
+    /// Messages dropped from the full queue.
+    pub dropped: u64,
+}
+
+/// Handle to the driver; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Mqtt {
+    shared: Arc<Shared>,
+}
+
+/// The driver that connects by `settings`, and the handle to it.
+pub fn new(settings: Settings, presence: impl Presence) -> (Mqtt, Driver) {
+    let state = State {
+        outbox: Outbox::new(settings.queue),
+        router: Router::default(),
+        acks: Vec::new(),
+        up: false,
+        reconnect: false,
+        stop: None,
+        counters: Counters::default(),
+    };
+    let shared = Arc::new(Shared {
+        state: Mutex::new(state),
+        wake: Notify::new(),
+        connection: watch::Sender::new(Connection::Connecting),
+    });
+    let driver = Driver::new(Arc::clone(&shared), settings, Box::new(presence));
+    (Mqtt { shared }, driver)
+}
+
+impl Mqtt {
+    /// Hands a message over. It is on its way whether or not the [`Pending`] outcome is awaited.
+    pub fn publish(&self, message: Message) -> Pending {
+        let (done, outcome) = oneshot::channel();
+        let queued = Queued { message, done };
+        let mut state = self.shared.state();
+        if queued.message.delivery == Delivery::Live && !state.up {
+            queued.finish(Outcome::Offline);
+        } else {
+            state.outbox.push(queued);
+        }
+        drop(state);
+        self.shared.wake.notify_one();
+        Pending { outcome }
+    }
+
+    /// Claims a topic filter. `{device_id}` in it is filled in by [`Mqtt::bind`]; until then it waits.
+    /// `capacity` bounds the messages taken and not yet acknowledged.
+    pub fn claim(&self, filter: &str, qos: Qos, capacity: usize) -> Inbox {
+        let inbox = self.shared.state().router.claim(filter, qos, capacity);
+        self.shared.wake.notify_one();
+        Inbox { inbox }
+    }
+
+    /// From now on the device id is known: waiting claims are subscribed, and the connection is made anew so
+    /// that it has a will.
+    pub fn bind(&self, device_id: &str) {
+        let mut state = self.shared.state();
+        state.router.bind(device_id);
+        state.reconnect = true;
+        drop(state);
+        self.shared.wake.notify_one();
+    }
+
+    /// The connection, to look at or to wait for.
+    pub fn connection(&self) -> watch::Receiver<Connection> {
+        self.shared.connection.subscribe()
+    }
+
+    /// What happened since the start.
+    pub fn counters(&self) -> Counters {
+        let state = self.shared.state();
+        let (queued, queued_bytes, dropped) = state.outbox.stats();
+        Counters { queued, queued_bytes, dropped, ..state.counters }
+    }
+
+    /// Ends the driver: what waits is sent until `drain` has passed, then `goodbye`, then DISCONNECT.
+    pub fn stop(&self, goodbye: Option<Message>, drain: Duration) {
+        let mut state = self.shared.state();
+        if state.stop.is_none() {
+            state.stop = Some(Stop { goodbye, by: Instant::now() + drain });
+        }
+        drop(state);
+        self.shared.wake.notify_one();
+    }
+}
+
+/// The outcome of a published message, to await or to drop.
+#[derive(Debug)]
+pub struct Pending {
+    outcome: oneshot::Receiver<Outcome>,
+}
+
+impl Future for Pending {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        Pin::new(&mut self.outcome).poll(cx).map(|outcome| outcome.unwrap_or(Outcome::Dropped))
+    }
+}
+
+/// Messages of one claim, in the order of the broker.
+#[derive(Debug)]
+pub struct Inbox {
+    inbox: mpsc::Receiver<Inbound>,
+}
+
+impl Inbox {
+    /// The next message; none when the driver is gone. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Inbound> {
+        self.inbox.recv().await
+    }
+}
+
+/// A message from the broker. Dropped without [`Inbound::ack`] it stays unacknowledged and comes again after
+/// a reconnect.
+#[derive(Debug)]
+pub struct Inbound {
+    /// Topic it was published to.
+    pub topic: String,
+    /// Payload as it came.
+    pub payload: Vec<u8>,
+    /// Quality of service it came with.
+    pub qos: Qos,
+    /// Sent because it was retained, not because it is new.
+    pub retain: bool,
+    /// The broker has sent it before.
+    pub dup: bool,
+    ack: Option<Ack>,
+}
+
+impl Inbound {
+    /// Responsibility is taken: the broker may forget it.
+    pub fn ack(mut self) {
+        let Some(ack) = self.ack.take() else { return };
+        ack.shared.state().acks.push(ack.receipt);
+        ack.shared.wake.notify_one();
+    }
+
+    /// A message without a broker, as tests of a service need it.
+    #[cfg(test)]
+    pub(crate) fn detached(topic: &str, payload: &[u8]) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            payload: payload.to_vec(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            dup: false,
+            ack: None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Ack {
+    shared: Arc<Shared>,
+    receipt: Receipt,
+}
+
+/// Names a message that came in: packet identifiers mean something on their own connection only.
+#[derive(Debug, Clone, Copy)]
+struct Receipt {
+    connection: u64,
+    id: u16,
+    qos: Qos,
+}
+
+/// What the handles and the driver share.
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Notify,
+    connection: watch::Sender<Connection>,
+}
+
+#[derive(Debug)]
+struct State {
+    outbox: Outbox,
+    router: Router,
+    acks: Vec<Receipt>,
+    /// Connected, subscribed, birth sent.
+    up: bool,
+    /// End this connection and make another at once.
+    reconnect: bool,
+    stop: Option<Stop>,
+    counters: Counters,
+}
+
+#[derive(Debug)]
+struct Stop {
+    goodbye: Option<Message>,
+    by: Instant,
+}
+
+impl Shared {
+    /// No code panics while it holds the lock, and a poisoned queue is still a queue.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_is_jittered_between_min_and_a_growing_ceiling() {
+        let backoff = Backoff {
+            min: Duration::from_secs(1),
+            max: Duration::from_secs(300),
+            reset_after: Duration::ZERO,
+        };
+        for n in [0, 1, 5, 8, 40] {
+            let ceiling = Duration::from_secs(1 << (n + 1).min(20)).min(backoff.max);
+            let delays: Vec<_> = (0..200).map(|_| backoff.delay(n)).collect();
+            assert!(delays.iter().all(|delay| (backoff.min..=ceiling).contains(delay)), "{n}");
+            let spread = delays.iter().max().unwrap().saturating_sub(*delays.iter().min().unwrap());
+            assert!(spread > (ceiling - backoff.min) / 2, "{n}: no jitter");
+        }
+    }
+}

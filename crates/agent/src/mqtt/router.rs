@@ -1,0 +1,211 @@
+//! Topic to inbox. Never waits: what finds no room is counted and left unacknowledged, so that the broker
+//! sends it again after the next reconnect.
+
+use tokio::sync::mpsc;
+
+use super::{Inbound, Qos};
+
+/// What became of a message from the broker.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Routed {
+    Delivered,
+    /// The inbox is full: unacknowledged, counted.
+    Full,
+    /// Nobody claimed its topic, or its claimant is gone: acknowledge it, or it would block the window.
+    Unclaimed,
+}
+
+#[derive(Debug)]
+struct Route {
+    /// Filter, perhaps with `{device_id}` in it.
+    template: String,
+    /// The filter once everything in it is known.
+    filter: Option<String>,
+    qos: Qos,
+    capacity: usize,
+    inbox: mpsc::Sender<Inbound>,
+    /// The broker has granted it in this session.
+    subscribed: bool,
+}
+
+/// All claims of this process.
+#[derive(Debug, Default)]
+pub(super) struct Router {
+    routes: Vec<Route>,
+    device_id: Option<String>,
+    /// Filters subscribed in this session that nobody claims any more.
+    orphans: Vec<String>,
+}
+
+impl Router {
+    /// Claims a filter; `{device_id}` in it is filled in when the device has one.
+    pub(super) fn claim(&mut self, template: &str, qos: Qos, capacity: usize) -> mpsc::Receiver<Inbound> {
+        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        let filter = fill(template, self.device_id.as_deref());
+        self.routes.push(Route {
+            template: template.to_owned(),
+            filter,
+            qos,
+            capacity: capacity.max(1),
+            inbox: sender,
+            subscribed: false,
+        });
+        receiver
+    }
+
+    /// From now on `{device_id}` is known.
+    pub(super) fn bind(&mut self, device_id: &str) {
+        self.device_id = Some(device_id.to_owned());
+        for route in &mut self.routes {
+            let filter = fill(&route.template, Some(device_id));
+            if filter != route.filter {
+                route.filter = filter;
+                route.subscribed = false;
+            }
+        }
+    }
+
+    /// The broker has forgotten us: nothing is subscribed.
+    pub(super) fn forget_session(&mut self) {
+        self.orphans.clear();
+        self.routes.iter_mut().for_each(|route| route.subscribed = false);
+    }
+
+    /// Drops claims whose inbox is gone; tells the filters still to subscribe and those to unsubscribe.
+    pub(super) fn changes(&mut self) -> (Vec<(String, Qos)>, Vec<String>) {
+        let (live, gone): (Vec<_>, Vec<_>) =
+            self.routes.drain(..).partition(|route| !route.inbox.is_closed());
+        self.routes = live;
+        for filter in gone.into_iter().filter(|route| route.subscribed).filter_map(|route| route.filter) {
+            self.orphans.push(filter);
+        }
+        let mut add: Vec<(String, Qos)> = Vec::new();
+        for route in self.routes.iter().filter(|route| !route.subscribed) {
+            if let Some(filter) = route.filter.clone()
+                && !add.iter().any(|(known, _)| *known == filter)
+            {
+                add.push((filter, route.qos));
+            }
+        }
+        let mut remove = std::mem::take(&mut self.orphans);
+        remove.retain(|orphan| !self.routes.iter().any(|route| route.filter.as_ref() == Some(orphan)));
+        (add, remove)
+    }
+
+    /// There is something to subscribe or to unsubscribe.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.orphans.is_empty()
+            || self.routes.iter().any(|route| {
+                if route.inbox.is_closed() {
+                    route.subscribed
+                } else {
+                    !route.subscribed && route.filter.is_some()
+                }
+            })
+    }
+
+    /// The broker answered for `filter`.
+    pub(super) fn subscribed(&mut self, filter: &str) {
+        let matching = self.routes.iter_mut().filter(|route| route.filter.as_deref() == Some(filter));
+        matching.for_each(|route| route.subscribed = true);
+    }
+
+    /// The smallest inbox: no more unacknowledged messages than that may be on their way to us.
+    pub(super) fn smallest(&self) -> Option<usize> {
+        self.routes.iter().map(|route| route.capacity).min()
+    }
+
+    /// Hands a message to whoever claimed its topic.
+    pub(super) fn route(&self, message: Inbound) -> Routed {
+        let claims = |route: &&Route| {
+            route.filter.as_deref().is_some_and(|filter| matches(filter, &message.topic))
+                && !route.inbox.is_closed()
+        };
+        let Some(route) = self.routes.iter().find(claims) else { return Routed::Unclaimed };
+        match route.inbox.try_send(message) {
+            Ok(()) => Routed::Delivered,
+            Err(mpsc::error::TrySendError::Full(_)) => Routed::Full,
+            Err(mpsc::error::TrySendError::Closed(_)) => Routed::Unclaimed,
+        }
+    }
+}
+
+fn fill(template: &str, device_id: Option<&str>) -> Option<String> {
+    match device_id {
+        _ if !template.contains("{device_id}") => Some(template.to_owned()),
+        Some(id) => Some(template.replace("{device_id}", id)),
+        None => None,
+    }
+}
+
+/// MQTT 5 section 4.7: `+` is one level, `#` is the rest, and neither matches a first level with `$`.
+fn matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && (filter.starts_with('+') || filter.starts_with('#')) {
+        return false;
+    }
+    let (mut filters, mut levels) = (filter.split('/'), topic.split('/'));
+    loop {
+        match (filters.next(), levels.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(wanted), Some(level)) if wanted == level => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(topic: &str) -> Inbound {
+        Inbound::detached(topic, b"x")
+    }
+
+    #[test]
+    fn wildcards_match_as_the_standard_says() {
+        for (filter, topic, wanted) in [
+            ("a/b", "a/b", true),
+            ("a/+", "a/b", true),
+            ("a/+", "a", false),
+            ("a/+", "a/b/c", false),
+            ("a/#", "a", true),
+            ("a/#", "a/b/c", true),
+            ("#", "a/b", true),
+            ("+/b", "/b", true),
+            ("#", "$SYS/x", false),
+            ("+/x", "$SYS/x", false),
+            ("$SYS/#", "$SYS/x", true),
+            ("a", "a/", false),
+        ] {
+            assert_eq!(matches(filter, topic), wanted, "{filter} {topic}");
+        }
+    }
+
+    #[test]
+    fn a_filter_waits_for_the_device_id() {
+        let mut router = Router::default();
+        let _inbox = router.claim("iot/{device_id}/command", Qos::AtLeastOnce, 4);
+        assert!(!router.has_changes());
+        router.bind("d1");
+        assert_eq!(router.changes().0, [("iot/d1/command".to_owned(), Qos::AtLeastOnce)]);
+        router.subscribed("iot/d1/command");
+        assert!(!router.has_changes());
+        router.forget_session();
+        assert!(router.has_changes());
+    }
+
+    #[test]
+    fn a_full_inbox_is_told_and_a_dropped_one_is_unclaimed() {
+        let mut router = Router::default();
+        let inbox = router.claim("a/+", Qos::AtLeastOnce, 1);
+        assert_eq!(router.route(message("a/1")), Routed::Delivered);
+        assert_eq!(router.route(message("a/2")), Routed::Full);
+        assert_eq!(router.route(message("b")), Routed::Unclaimed);
+        router.subscribed("a/+");
+        drop(inbox);
+        assert!(router.has_changes());
+        assert_eq!(router.route(message("a/3")), Routed::Unclaimed);
+        assert_eq!(router.changes(), (vec![], vec!["a/+".to_owned()]));
+    }
+}

@@ -1,0 +1,69 @@
+//! TLS errors in words that tell a person what to do.
+
+use std::io;
+
+use jiff::Timestamp;
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription as Alert, CertificateError as Flaw, Error, InvalidMessage, PeerIncompatible};
+
+/// The reason inside an error that came out of a TLS stream, during the handshake or later: under TLS 1.3 a
+/// broker refuses our certificate only after it. `None` where the error is not TLS's.
+pub fn explain(error: &io::Error) -> Option<String> {
+    error.get_ref()?.downcast_ref::<Error>().map(of)
+}
+
+pub(super) fn of(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(error) => certificate(error),
+        Error::AlertReceived(alert) => format!("the broker refused: {}", refusal(*alert)),
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "it does not answer in TLS; is this its port for plain MQTT?".to_owned()
+        }
+        Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
+            "it speaks no TLS newer than 1.1".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn certificate(error: &Flaw) -> String {
+    match error {
+        Flaw::ExpiredContext { not_after, .. } => format!("its certificate expired on {}", date(*not_after)),
+        Flaw::NotValidYetContext { not_before, .. } => {
+            format!("its certificate is valid only from {}", date(*not_before))
+        }
+        Flaw::UnknownIssuer => "its certificate comes from an authority that is not trusted here".to_owned(),
+        Flaw::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            "its certificate names no host (it has no subjectAltName)".to_owned()
+        }
+        Flaw::NotValidForNameContext { presented, .. } => {
+            format!("its certificate is for another host ({})", presented.join(", "))
+        }
+        Flaw::BadSignature => "its certificate is not signed by the authority it names".to_owned(),
+        other => format!("its certificate is not acceptable: {other}"),
+    }
+}
+
+fn refusal(alert: Alert) -> String {
+    match alert {
+        Alert::CertificateRequired => "it requires a client certificate".to_owned(),
+        Alert::CertificateExpired => "our client certificate has expired".to_owned(),
+        Alert::CertificateRevoked => "our client certificate is revoked".to_owned(),
+        Alert::UnknownCA => "our client certificate comes from an authority it does not trust".to_owned(),
+        Alert::BadCertificate | Alert::UnsupportedCertificate | Alert::CertificateUnknown => {
+            "it does not accept our client certificate".to_owned()
+        }
+        Alert::ProtocolVersion => "it speaks no TLS version that we do".to_owned(),
+        Alert::HandshakeFailure => {
+            "no cipher or key in common, or it requires a client certificate".to_owned()
+        }
+        Alert::UnrecognisedName => "it does not know the host name".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn date(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds)
+        .map_or_else(|_| format!("second {seconds}"), |time| time.strftime("%Y-%m-%d").to_string())
+}

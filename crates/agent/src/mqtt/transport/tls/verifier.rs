@@ -1,0 +1,127 @@
+//! Verification of the broker's certificate on a device that may not know the date.
+//!
+//! While the clock is synchronised, a certificate is judged at `now`. While it is not, `notAfter` is judged at
+//! the floor, the latest time known to have passed, and `notBefore` not at all: a device that boots in 1970
+//! connects, and a certificate that had expired before the floor is refused all the same.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use crate::clock::Clock;
+
+/// Each link of a chain may begin later than the one before; longer chains than this are refused anyway.
+const LINKS: usize = 8;
+
+#[derive(Debug)]
+pub(super) struct Verifier {
+    roots: Roots,
+    provider: Arc<CryptoProvider>,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+enum Roots {
+    /// The system's, read for each full handshake: some 140 authorities would otherwise stay in memory, and one
+    /// that was withdrawn would stay trusted, for as long as the agent runs.
+    System,
+    Own(Arc<WebPkiServerVerifier>),
+}
+
+impl Verifier {
+    pub(super) fn system(provider: Arc<CryptoProvider>, clock: Clock) -> Self {
+        Self { roots: Roots::System, provider, clock }
+    }
+
+    pub(super) fn own(
+        roots: RootCertStore,
+        provider: &Arc<CryptoProvider>,
+        clock: Clock,
+    ) -> Result<Self, VerifierBuilderError> {
+        let own = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
+        Ok(Self { roots: Roots::Own(own), provider: provider.clone(), clock })
+    }
+
+    /// Runs `verify` at the time that our clock allows to judge by.
+    fn at_a_fair_time<T>(&self, verify: impl Fn(UnixTime) -> Result<T, Error>) -> Result<T, Error> {
+        if self.clock.synchronised() {
+            return verify(unix(self.clock.now()));
+        }
+        let mut time = unix(self.clock.floor());
+        for _ in 0..LINKS {
+            match verify(time) {
+                Err(Error::InvalidCertificate(CertificateError::NotValidYetContext {
+                    not_before, ..
+                })) if not_before > time => {
+                    time = not_before;
+                }
+                judged => return judged,
+            }
+        }
+        verify(time)
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let system;
+        let verifier: &dyn ServerCertVerifier = match &self.roots {
+            Roots::Own(own) => own.as_ref(),
+            Roots::System => {
+                system = rustls_platform_verifier::Verifier::new(self.provider.clone())?;
+                &system
+            }
+        };
+        self.at_a_fair_time(|time| {
+            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, time)
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// For the age of session tickets, the only other thing that TLS asks the time for.
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(unix(self.now()))
+    }
+}
+
+fn unix(time: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
+}
