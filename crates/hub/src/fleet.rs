@@ -212,7 +212,8 @@ impl Fleet {
 
     /// Every device, by id: those issued here are then in the order of their enrolment.
     pub fn devices(&self) -> Vec<Device> {
-        let ids: BTreeMap<_, ()> = self.enrolments.keys().chain(self.seen.keys()).map(|id| (id, ())).collect();
+        let ids: BTreeMap<_, ()> =
+            self.enrolments.keys().chain(self.seen.keys()).map(|id| (id, ())).collect();
         ids.keys().map(|id| Device::new(id, self.enrolments.get(*id), self.seen.get(*id))).collect()
     }
 
@@ -280,7 +281,8 @@ impl Seen {
 
     /// A redelivered heartbeat, or one that a later has overtaken.
     fn has_had(&self, beat: &Heartbeat) -> bool {
-        let last = self.last_heartbeat.as_ref().filter(|last| last.run_id.is_some() && last.run_id == beat.run_id);
+        let last =
+            self.last_heartbeat.as_ref().filter(|last| last.run_id.is_some() && last.run_id == beat.run_id);
         last.is_some_and(|last| beat.seq <= last.seq)
     }
 

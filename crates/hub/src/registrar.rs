@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::proof::Psk;
-use protocol::registration::{Nonce, PlainRequest, Reply, Request, RequestError, claimed_sender, open_request};
+use protocol::registration::{
+    Nonce, PlainRequest, Reply, Request, RequestError, claimed_sender, open_request,
+};
 use protocol::{ClientId, DeviceId, Timestamp};
 use tracing::{error, info, warn};
 use uuid::Uuid;

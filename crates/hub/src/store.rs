@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use protocol::registration::Nonce;
 use protocol::{ClientId, DeviceId, Timestamp};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::backends::FileBackend;
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -150,7 +153,8 @@ impl Store {
     /// Opens the database in `folder`, which must be there.
     pub fn open_existing(folder: &Path) -> Result<Store> {
         let path = folder.join(FILE);
-        if !path.exists() {
+        // An empty file is what a hub leaves that was killed at its very first moment.
+        if std::fs::metadata(&path).map_or(true, |file| file.len() == 0) {
             return Err(StoreError::Missing { path: folder.to_owned() });
         }
         Store::open_file(&path, false)
@@ -159,7 +163,8 @@ impl Store {
     fn open_file(path: &Path, create: bool) -> Result<Store> {
         let file = OpenOptions::new().read(true).write(true).create(create).mode(0o600).open(path);
         let file = file.map_err(|source| StoreError::File { path: path.to_owned(), source })?;
-        let opened = Database::builder().set_cache_size(CACHE).create_file(file);
+        let opened = FileBackend::new(file)
+            .and_then(|file| Database::builder().set_cache_size(CACHE).create_with_backend(file));
         let db = opened.map_err(|source| match source {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
             source => StoreError::Open { path: path.to_owned(), source },
