@@ -1,1 +1,24 @@
-//! Dev-only: real brokers, a TCP fault proxy, certificates.
+//! Dev-only: real brokers, a TCP fault proxy, certificates good and bad, and the processes under test.
+//!
+//! Everything here runs the real peer on a free loopback port, is seeded where it draws by chance, and leaves
+//! nothing behind when dropped. What can fail returns `anyhow::Result`, so that a test's own line is named;
+//! a missing program panics with how to install it, since a test that quietly skips proves nothing.
+
+pub mod certs;
+pub mod client;
+pub mod feed;
+pub mod mosquitto;
+pub mod ports;
+pub mod process;
+#[cfg(target_os = "linux")]
+pub mod procfs;
+pub mod proxy;
+pub mod seed;
+mod wire;
+
+pub use client::{Endpoint, Watcher, publish};
+pub use feed::Feed;
+pub use mosquitto::Mosquitto;
+pub use process::Process;
+pub use proxy::Proxy;
+pub use seed::{Rng, seed};

@@ -4,9 +4,11 @@
 //! **Invariant:** nothing here turns the verification of certificates off, and no layer holds a message whole.
 
 mod error;
+mod http;
 mod proxy;
 mod tcp;
 mod tls;
+mod websocket;
 
 use std::path::PathBuf;
 
@@ -106,8 +108,14 @@ impl Dial {
             self.tls.check(host)?; // before the network, so that a bad file is what gets reported
         }
         let mut stream: Stream = Box::new(self.tcp.connect().await?);
+        if let Some(proxy) = proxy {
+            stream = proxy::tunnel(stream, proxy, host, *port).await?;
+        }
         if scheme.encrypted() {
             stream = self.tls.connect(stream, host).await?;
+        }
+        if scheme.websocket() {
+            stream = Box::new(websocket::open(stream, &self.endpoint).await?);
         }
         Ok(stream)
     }

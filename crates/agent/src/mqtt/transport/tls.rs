@@ -2,6 +2,7 @@
 
 mod files;
 mod reason;
+mod roots;
 mod verifier;
 
 use std::io;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::Resumption;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
@@ -78,7 +79,7 @@ impl Connector {
     fn load(&self) -> Result<ClientConfig, Error> {
         let provider = Arc::new(ring::default_provider());
         let verifier = match &self.files.ca {
-            Some(path) => Verifier::own(roots(path)?, &provider, self.clock.clone())
+            Some(path) => Verifier::own(own_roots(path)?, &provider, self.clock.clone())
                 .map_err(|reason| Error::BadFile { path: path.clone(), reason: reason.to_string() })?,
             None => Verifier::system(provider.clone(), self.clock.clone()),
         };
@@ -107,7 +108,7 @@ fn server_name(host: &str) -> Result<ServerName<'static>, Error> {
     ServerName::try_from(host.to_owned()).map_err(|_| Error::BadName { host: host.to_owned() })
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, Error> {
+fn own_roots(path: &Path) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
     for certificate in files::certificates(path)? {
         store.add(certificate).map_err(|error| Error::BadFile {

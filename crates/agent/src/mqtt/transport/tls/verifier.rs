@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
+use super::roots;
 use crate::clock::Clock;
 
 /// Each link of a chain may begin later than the one before; longer chains than this are refused anyway.
@@ -28,8 +29,7 @@ pub(super) struct Verifier {
 
 #[derive(Debug)]
 enum Roots {
-    /// The system's, read for each full handshake: some 140 authorities would otherwise stay in memory, and one
-    /// that was withdrawn would stay trusted, for as long as the agent runs.
+    /// The system's, looked up for each full handshake.
     System,
     Own(Arc<WebPkiServerVerifier>),
 }
@@ -77,12 +77,11 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let system;
-        let verifier: &dyn ServerCertVerifier = match &self.roots {
-            Roots::Own(own) => own.as_ref(),
+        let verifier: Arc<dyn ServerCertVerifier> = match &self.roots {
+            Roots::Own(own) => own.clone(),
             Roots::System => {
-                system = rustls_platform_verifier::Verifier::new(self.provider.clone())?;
-                &system
+                let chain: Vec<_> = [end_entity].into_iter().chain(intermediates).collect();
+                roots::verifier(&chain, &self.provider)?
             }
         };
         self.at_a_fair_time(|time| {
