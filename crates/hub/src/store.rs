@@ -311,4 +311,4 @@ fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
