@@ -181,7 +181,7 @@ fn random_unit() -> f64 {
 }
 
 /// What the driver says of us by itself: the birth after each CONNACK and the will in each CONNECT.
-pub trait Presence: Send + 'static {
+pub trait Presence: Send + Sync + 'static {
     /// Published after the subscriptions and before anything else; nothing before enrolment.
     fn birth(&self) -> Option<Message>;
     /// What the broker publishes when the connection breaks; nothing before enrolment.
