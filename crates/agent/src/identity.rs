@@ -157,6 +157,22 @@ impl Identity {
         Ok(identity)
     }
 
+    /// Nobody in particular, for checking a configuration: a client id like any other, no device, nothing kept.
+    pub fn unknown(configured: &str) -> Result<Self, Error> {
+        let own = Own::new(None, None)?;
+        let client_id = client_id(configured, &own.client_id).map_err(|source| Error::ClientId { source })?;
+        Ok(Self {
+            client_id,
+            profile: Profile::default(),
+            boot_id: boot_id()?,
+            run_id: random()?,
+            device: watch::Sender::new(None),
+            store: Store::nowhere(),
+            device_file: PathBuf::new(),
+            records: Mutex::new(Records { own, own_kept: true, device: Map::new(), device_kept: true }),
+        })
+    }
+
     /// The id under which this device connects and asks for its device id.
     pub fn client_id(&self) -> &ClientId {
         &self.client_id
@@ -192,23 +208,28 @@ impl Identity {
     /// Takes the id that the backend has given: written down first, then told to all who wait for it. The same id
     /// again changes nothing; another is refused.
     pub fn enrol(&self, id: DeviceId) -> Result<(), EnrolError> {
-        let mut records = self.records();
-        if let Some(Device { device_id: current, .. }) = &*self.device.borrow()
-            && *current != id
-        {
-            return Err(EnrolError::Taken { current: current.clone(), offered: id });
+        match &*self.device.borrow() {
+            Some(Device { device_id: current, .. }) if *current != id => {
+                return Err(EnrolError::Taken { current: current.clone(), offered: id });
+            }
+            _ => {}
         }
-        if self.device.borrow().is_none() {
+        self.replace(id)
+    }
+
+    /// Takes the id that the backend has given even where the device had another: for an operator who asked anew.
+    pub fn replace(&self, id: DeviceId) -> Result<(), EnrolError> {
+        let mut records = self.records();
+        let known = self.device.borrow().as_ref().is_some_and(|device| device.device_id == id);
+        if !known {
             records.device.remove("deviceID");
             records.device.insert("device_id".into(), id.as_str().into());
             records.device_kept = false;
         }
         let kept = records.keep(&self.store, &self.device_file);
-        self.device.send_if_modified(|device| {
-            let new = device.is_none();
-            device.get_or_insert_with(|| Device { device_id: id, profile: self.profile.clone() });
-            new
-        });
+        if !known {
+            self.device.send_replace(Some(Device { device_id: id, profile: self.profile.clone() }));
+        }
         kept.map_err(|source| EnrolError::NotKept { source })
     }
 

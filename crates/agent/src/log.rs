@@ -10,8 +10,6 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
@@ -19,6 +17,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Registry, reload};
 
+use crate::config::{Format, Level};
 use fields::Fields;
 use journal::Journal;
 use line::Line;
@@ -29,47 +28,13 @@ mod line;
 
 pub use fields::MAX_VALUE;
 
-/// The key `log.format`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// Text on a terminal, journald under systemd, JSON elsewhere.
-    #[default]
-    Auto,
-    /// A line for people.
-    Text,
-    /// A JSON object a line.
-    Json,
-    /// Fields for systemd's journal.
-    Journald,
-}
-
-/// The key `log.level`: what is at least this important is shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// What failed and will not mend itself.
-    Error,
-    /// What failed and is tried again, or needs a look.
-    Warn,
-    /// Changes of state.
-    #[default]
-    Info,
-    /// What happens in between.
-    Debug,
-    /// Each message.
-    Trace,
-}
-
-impl Level {
-    fn filter(self) -> LevelFilter {
-        match self {
-            Self::Error => LevelFilter::ERROR,
-            Self::Warn => LevelFilter::WARN,
-            Self::Info => LevelFilter::INFO,
-            Self::Debug => LevelFilter::DEBUG,
-            Self::Trace => LevelFilter::TRACE,
-        }
+fn filter(level: Level) -> LevelFilter {
+    match level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
     }
 }
 
@@ -92,9 +57,9 @@ pub fn init(
     now: impl Fn() -> SystemTime + Send + Sync + 'static,
 ) -> Result<Handle, AlreadySet> {
     let (sink, chosen) = Sink::choose(format);
-    let (filter, level) = reload::Layer::new(level.filter());
+    let (threshold, level) = reload::Layer::new(filter(level));
     let subscriber =
-        Registry::default().with(filter).with(Lines { put: move |line: &Line<'_>| sink.put(line), now });
+        Registry::default().with(threshold).with(Lines { put: move |line: &Line<'_>| sink.put(line), now });
     tracing::subscriber::set_global_default(subscriber).map_err(|_| AlreadySet)?;
     if format == Format::Journald && chosen != Format::Journald {
         tracing::warn!("there is no journal: logging as JSON");
@@ -105,7 +70,7 @@ pub fn init(
 impl Handle {
     /// Shows more or less from now on.
     pub fn set_level(&self, level: Level) {
-        if self.level.reload(level.filter()).is_err() {
+        if self.level.reload(filter(level)).is_err() {
             tracing::error!("the log's level cannot be changed any more");
         }
     }

@@ -1,3 +1,7 @@
 //! `iot-agent`: the device agent.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    iot_agent::cli::main()
+}

@@ -141,8 +141,8 @@ pub struct Store {
 #[derive(Debug)]
 struct Shared {
     /// The opened folder, which holds the lock. The folder and not a file in it: a full or read-only disk
-    /// must not keep the agent from starting.
-    _lock: File,
+    /// must not keep the agent from starting. None in a store that is nowhere.
+    _lock: Option<File>,
     /// One writer at a time: the temporary file's name is the same for each.
     writing: Mutex<()>,
 }
@@ -156,8 +156,14 @@ impl Store {
         keep_private(dir, &handle)?;
         note_pid(dir);
         remove_temps(dir);
-        let shared = Shared { _lock: handle, writing: Mutex::new(()) };
+        let shared = Shared { _lock: Some(handle), writing: Mutex::new(()) };
         Ok(Self { dir: dir.into(), shared: Arc::new(shared) })
+    }
+
+    /// A store without a folder, for checking a configuration: nothing is in it and nothing can be written.
+    pub fn nowhere() -> Self {
+        let shared = Shared { _lock: None, writing: Mutex::new(()) };
+        Self { dir: PathBuf::from("/nonexistent"), shared: Arc::new(shared) }
     }
 
     /// A folder inside this one, say a service's own. It is made by the first write, so that on a read-only disk

@@ -54,6 +54,10 @@ pub(super) struct Connect<'a> {
     pub(super) will: Option<&'a Message>,
 }
 
+/// 3.1.1 cannot announce a window. Mosquitto takes 20 QoS 2 messages at once and drops what is over, with an
+/// error in its PUBREC that 3.1.1 has no room for.
+const WINDOW_V311: u16 = 20;
+
 /// What the broker allows, as its CONNACK says (MQTT 5 section 3.2.2.3; defaults for 3.1.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -347,7 +351,7 @@ impl Wire {
                 ConnectReturnCode::Accepted if self == Self::V5 => Incoming::Refused(Refusal::Version),
                 ConnectReturnCode::Accepted => Incoming::Connected {
                     session_present: connack.session_present(),
-                    limits: Limits::default(),
+                    limits: Limits { receive_maximum: WINDOW_V311, ..Limits::default() },
                 },
                 ConnectReturnCode::UnacceptableProtocolVersion => Incoming::Refused(Refusal::Version),
                 ConnectReturnCode::IdentifierRejected => Incoming::Refused(Refusal::ClientId),

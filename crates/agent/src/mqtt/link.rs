@@ -119,10 +119,17 @@ pub(super) struct Link<'a> {
     limits: Limits,
     session_present: bool,
     clocks: Clocks,
+    /// Messages handed to inboxes and not settled.
+    outstanding: usize,
+    /// Something stayed unacknowledged: connect anew, so that it comes again.
+    redeliver: bool,
+    /// Without a session nothing comes again.
+    keeps_session: bool,
 }
 
 /// Since when each thing is awaited.
 struct Clocks {
+    began: Instant,
     phase: Instant,
     read: Instant,
     wrote: Instant,
@@ -138,7 +145,16 @@ struct Clocks {
 impl Clocks {
     fn new(keep_alive: Duration) -> Self {
         let now = Instant::now();
-        Self { phase: now, read: now, wrote: now, stalled: None, ping: None, ack: None, keep_alive }
+        Self {
+            began: now,
+            phase: now,
+            read: now,
+            wrote: now,
+            stalled: None,
+            ping: None,
+            ack: None,
+            keep_alive,
+        }
     }
 }
 
@@ -167,6 +183,9 @@ impl<'a> Link<'a> {
             limits: Limits::default(),
             session_present: false,
             clocks: Clocks::new(PATIENCE),
+            outstanding: 0,
+            redeliver: false,
+            keeps_session: false,
         }
     }
 
@@ -174,6 +193,7 @@ impl<'a> Link<'a> {
     pub(super) async fn run(mut self, settings: &Settings, presence: &dyn Presence) -> Result<End, Lost> {
         self.framer = Framer::new(settings.max_packet_size);
         self.clocks.keep_alive = settings.keep_alive;
+        self.keeps_session = !settings.session_expiry.is_zero();
         self.connect(settings, presence.will().as_ref())?;
         loop {
             if let Some(end) = self.pump(presence)? {
@@ -202,7 +222,7 @@ impl<'a> Link<'a> {
         let connect = Connect {
             client_id: &settings.client_id,
             username: credentials.username.as_deref(),
-            password: credentials.password.as_ref().map(|password| password.as_bytes()),
+            password: credentials.password.as_ref().map(|password| password.as_slice()),
             keep_alive: u16::try_from(settings.keep_alive.as_secs()).unwrap_or(u16::MAX),
             clean_start: settings.session_expiry.is_zero(),
             session_expiry: u32::try_from(settings.session_expiry.as_secs()).unwrap_or(u32::MAX),
@@ -229,7 +249,7 @@ impl<'a> Link<'a> {
             return Ok(None);
         }
         // Before the birth: an "online" without a will behind it could outlive us.
-        if std::mem::take(&mut self.shared.state().reconnect) {
+        if std::mem::take(&mut self.shared.state().reconnect) || self.redelivers() {
             return Ok(Some(End::Again));
         }
         if !self.born {
@@ -237,7 +257,7 @@ impl<'a> Link<'a> {
         }
         self.fill()?;
         self.leave()?;
-        Ok(None)
+        Ok(if self.phase == Phase::Leaving { self.left() } else { None })
     }
 
     /// Acknowledges what has been taken responsibility for.
@@ -245,8 +265,21 @@ impl<'a> Link<'a> {
         let receipts = std::mem::take(&mut self.shared.state().acks);
         let number = self.number;
         for receipt in receipts.into_iter().filter(|receipt| receipt.connection == number) {
-            self.acknowledge(receipt.id, receipt.qos);
+            self.outstanding -= 1;
+            if receipt.taken {
+                self.acknowledge(receipt.id, receipt.qos);
+            } else {
+                self.redeliver = self.keeps_session;
+            }
         }
+    }
+
+    /// Everything that could be handled has been, and what could not can be now.
+    fn redelivers(&self) -> bool {
+        self.redeliver
+            && self.outstanding == 0
+            && self.clocks.began + SETTLE <= Instant::now()
+            && !self.shared.state().router.has_vacancy()
     }
 
     fn acknowledge(&mut self, id: u16, qos: Qos) {
@@ -465,7 +498,7 @@ impl<'a> Link<'a> {
             Incoming::Connected { session_present, limits } => self.connected(session_present, limits),
             Incoming::Refused(refusal) => return Err(Lost::Refused(refusal)),
             Incoming::Publish { topic, payload, qos, retain, dup, id } => {
-                let ack = id.map(|id| Receipt { connection: self.number, id, qos });
+                let ack = id.map(|id| Receipt { connection: self.number, id, qos, taken: false });
                 let ack = ack.map(|receipt| Ack { shared: Arc::clone(self.shared), receipt });
                 self.deliver(Inbound { topic, payload, qos, retain, dup, ack });
             }
@@ -540,8 +573,11 @@ impl<'a> Link<'a> {
         let mut state = self.shared.state();
         let routed = state.router.route(message);
         match routed {
-            Routed::Delivered => {}
-            Routed::Full => state.counters.overflowed += 1,
+            Routed::Delivered => self.outstanding += usize::from(receipt.is_some()),
+            Routed::Full => {
+                state.counters.overflowed += 1;
+                self.redeliver |= receipt.is_some() && self.keeps_session;
+            }
             Routed::Unclaimed => state.counters.unclaimed += 1,
         }
         drop(state);
@@ -584,6 +620,9 @@ impl<'a> Link<'a> {
         match self.phase {
             Phase::Connack | Phase::Subscribing { .. } => deadline = deadline.min(clocks.phase + PATIENCE),
             Phase::Leaving => deadline = deadline.min(clocks.phase + LEAVING),
+            Phase::Up if self.redeliver && clocks.began + SETTLE > Instant::now() => {
+                deadline = deadline.min(clocks.began + SETTLE);
+            }
             Phase::Up => {}
         }
         match &self.shared.state().stop {
@@ -622,6 +661,8 @@ impl<'a> Link<'a> {
     }
 }
 
+/// A connection is not made anew for redelivery before it is this old: no loop is faster than that.
+const SETTLE: Duration = Duration::from_secs(1);
 /// How long the goodbye's PUBACK and the last bytes may take.
 const LEAVING: Duration = Duration::from_secs(1);
 

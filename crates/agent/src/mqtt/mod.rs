@@ -27,31 +27,10 @@ use tokio::{
     time::Instant,
 };
 
+pub use crate::config::{Delivery, Qos, Version};
 pub use driver::Driver;
 use outbox::{Outbox, Queued};
 use router::Router;
-
-/// Quality of service of a message or a subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Qos {
-    /// At most once.
-    AtMostOnce,
-    /// At least once.
-    AtLeastOnce,
-    /// Exactly once, between two neighbours.
-    ExactlyOnce,
-}
-
-/// What happens to a message while there is no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
-    /// Waits on disk. (Until the outbox on disk is there: in memory.)
-    Durable,
-    /// Waits in memory, up to a bound; the oldest goes first.
-    Memory,
-    /// Is not sent: a stale "alive" is a lie.
-    Live,
-}
 
 /// A message on its way up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,24 +112,13 @@ pub struct Credentials {
     /// User name.
     pub username: Option<String>,
     /// Password; wiped when dropped.
-    pub password: Option<zeroize::Zeroizing<String>>,
+    pub password: Option<zeroize::Zeroizing<Vec<u8>>>,
 }
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
     }
-}
-
-/// Protocol version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// MQTT 5, and 3.1.1 when the broker speaks no 5.
-    Auto,
-    /// MQTT 5 only.
-    V5,
-    /// MQTT 3.1.1 only.
-    V311,
 }
 
 /// Full-jitter exponential back-off.
@@ -228,25 +196,17 @@ pub struct Mqtt {
 
 /// The driver that connects by `settings`, and the handle to it.
 pub fn new(settings: Settings, presence: impl Presence) -> (Mqtt, Driver) {
-    let state = State {
-        outbox: Outbox::new(settings.queue),
-        router: Router::default(),
-        acks: Vec::new(),
-        up: false,
-        reconnect: false,
-        stop: None,
-        counters: Counters::default(),
-    };
-    let shared = Arc::new(Shared {
-        state: Mutex::new(state),
-        wake: Notify::new(),
-        connection: watch::Sender::new(Connection::Connecting),
-    });
+    let shared = Shared::new(settings.queue);
     let driver = Driver::new(Arc::clone(&shared), settings, Box::new(presence));
     (Mqtt { shared }, driver)
 }
 
 impl Mqtt {
+    /// A handle without a driver: claims are taken, nothing is ever sent. For checking a configuration.
+    pub fn disconnected() -> Self {
+        Self { shared: Shared::new(0) }
+    }
+
     /// Hands a message over. It is on its way whether or not the [`Pending`] outcome is awaited.
     pub fn publish(&self, message: Message) -> Pending {
         let (done, outcome) = oneshot::channel();
@@ -263,11 +223,18 @@ impl Mqtt {
     }
 
     /// Claims a topic filter. `{device_id}` in it is filled in by [`Mqtt::bind`]; until then it waits.
-    /// `capacity` bounds the messages taken and not yet acknowledged.
-    pub fn claim(&self, filter: &str, qos: Qos, capacity: usize) -> Inbox {
-        let inbox = self.shared.state().router.claim(filter, qos, capacity);
+    /// `capacity` bounds the messages taken and not yet acknowledged. When the inbox is dropped the subscription
+    /// stays, for `owner` to claim it again; see [`Mqtt::release`].
+    pub fn claim(&self, owner: &'static str, filter: &str, qos: Qos, capacity: usize) -> Inbox {
+        let inbox = self.shared.state().router.claim(owner, filter, qos, capacity);
         self.shared.wake.notify_one();
         Inbox { inbox }
+    }
+
+    /// `owner` does not come back for the inboxes it has dropped: their topics are unsubscribed.
+    pub fn release(&self, owner: &str) {
+        self.shared.state().router.release(owner);
+        self.shared.wake.notify_one();
     }
 
     /// From now on the device id is known: waiting claims are subscribed, and the connection is made anew so
@@ -330,8 +297,8 @@ impl Inbox {
     }
 }
 
-/// A message from the broker. Dropped without [`Inbound::ack`] it stays unacknowledged and comes again after
-/// a reconnect.
+/// A message from the broker. Dropped without [`Inbound::ack`] it stays unacknowledged: the connection is made
+/// anew once all others are acknowledged, so that it comes again.
 #[derive(Debug)]
 pub struct Inbound {
     /// Topic it was published to.
@@ -350,8 +317,17 @@ pub struct Inbound {
 impl Inbound {
     /// Responsibility is taken: the broker may forget it.
     pub fn ack(mut self) {
+        self.settle(true);
+    }
+
+    /// Never handed over: the link knows by itself.
+    fn leave(mut self) {
+        self.ack = None;
+    }
+
+    fn settle(&mut self, taken: bool) {
         let Some(ack) = self.ack.take() else { return };
-        ack.shared.state().acks.push(ack.receipt);
+        ack.shared.state().acks.push(Receipt { taken, ..ack.receipt });
         ack.shared.wake.notify_one();
     }
 
@@ -369,6 +345,12 @@ impl Inbound {
     }
 }
 
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        self.settle(false);
+    }
+}
+
 #[derive(Debug)]
 struct Ack {
     shared: Arc<Shared>,
@@ -381,6 +363,8 @@ struct Receipt {
     connection: u64,
     id: u16,
     qos: Qos,
+    /// Somebody has taken responsibility.
+    taken: bool,
 }
 
 /// What the handles and the driver share.
@@ -411,6 +395,23 @@ struct Stop {
 }
 
 impl Shared {
+    fn new(queue: usize) -> Arc<Self> {
+        let state = State {
+            outbox: Outbox::new(queue),
+            router: Router::default(),
+            acks: Vec::new(),
+            up: false,
+            reconnect: false,
+            stop: None,
+            counters: Counters::default(),
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            connection: watch::Sender::new(Connection::Connecting),
+        })
+    }
+
     /// No code panics while it holds the lock, and a poisoned queue is still a queue.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -9,14 +9,16 @@ use super::{Inbound, Qos};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Routed {
     Delivered,
-    /// The inbox is full: unacknowledged, counted.
+    /// The inbox is full, or its claimant is being started again: unacknowledged, counted.
     Full,
-    /// Nobody claimed its topic, or its claimant is gone: acknowledge it, or it would block the window.
+    /// Nobody claimed its topic: acknowledge it, or it would block the window.
     Unclaimed,
 }
 
 #[derive(Debug)]
 struct Route {
+    /// Who claimed it: whoever claims the same again takes its place, subscription and all.
+    owner: &'static str,
     /// Filter, perhaps with `{device_id}` in it.
     template: String,
     /// The filter once everything in it is known.
@@ -38,19 +40,39 @@ pub(super) struct Router {
 }
 
 impl Router {
-    /// Claims a filter; `{device_id}` in it is filled in when the device has one.
-    pub(super) fn claim(&mut self, template: &str, qos: Qos, capacity: usize) -> mpsc::Receiver<Inbound> {
-        let (sender, receiver) = mpsc::channel(capacity.max(1));
+    /// Claims a filter for `owner`; `{device_id}` in it is filled in when the device has one.
+    pub(super) fn claim(
+        &mut self,
+        owner: &'static str,
+        template: &str,
+        qos: Qos,
+        capacity: usize,
+    ) -> mpsc::Receiver<Inbound> {
+        let capacity = capacity.max(1);
+        let (inbox, receiver) = mpsc::channel(capacity);
+        let same = |route: &&mut Route| {
+            route.inbox.is_closed() && (route.owner, route.qos) == (owner, qos) && route.template == template
+        };
+        if let Some(vacant) = self.routes.iter_mut().find(same) {
+            (vacant.inbox, vacant.capacity) = (inbox, capacity);
+            return receiver;
+        }
         let filter = fill(template, self.device_id.as_deref());
-        self.routes.push(Route {
-            template: template.to_owned(),
-            filter,
-            qos,
-            capacity: capacity.max(1),
-            inbox: sender,
-            subscribed: false,
-        });
+        let template = template.to_owned();
+        self.routes.push(Route { owner, template, filter, qos, capacity, inbox, subscribed: false });
         receiver
+    }
+
+    /// `owner` does not come back for what it has claimed.
+    pub(super) fn release(&mut self, owner: &str) {
+        let gone = self.routes.extract_if(.., |route| route.owner == owner && route.inbox.is_closed());
+        let filters = gone.filter(|route| route.subscribed).filter_map(|route| route.filter);
+        self.orphans.extend(filters);
+    }
+
+    /// Some claimant is being started again.
+    pub(super) fn has_vacancy(&self) -> bool {
+        self.routes.iter().any(|route| route.inbox.is_closed())
     }
 
     /// From now on `{device_id}` is known.
@@ -71,14 +93,8 @@ impl Router {
         self.routes.iter_mut().for_each(|route| route.subscribed = false);
     }
 
-    /// Drops claims whose inbox is gone; tells the filters still to subscribe and those to unsubscribe.
+    /// The filters still to subscribe, and those to unsubscribe.
     pub(super) fn changes(&mut self) -> (Vec<(String, Qos)>, Vec<String>) {
-        let (live, gone): (Vec<_>, Vec<_>) =
-            self.routes.drain(..).partition(|route| !route.inbox.is_closed());
-        self.routes = live;
-        for filter in gone.into_iter().filter(|route| route.subscribed).filter_map(|route| route.filter) {
-            self.orphans.push(filter);
-        }
         let mut add: Vec<(String, Qos)> = Vec::new();
         for route in self.routes.iter().filter(|route| !route.subscribed) {
             if let Some(filter) = route.filter.clone()
@@ -95,13 +111,7 @@ impl Router {
     /// There is something to subscribe or to unsubscribe.
     pub(super) fn has_changes(&self) -> bool {
         !self.orphans.is_empty()
-            || self.routes.iter().any(|route| {
-                if route.inbox.is_closed() {
-                    route.subscribed
-                } else {
-                    !route.subscribed && route.filter.is_some()
-                }
-            })
+            || self.routes.iter().any(|route| !route.subscribed && route.filter.is_some())
     }
 
     /// The broker answered for `filter`.
@@ -117,15 +127,18 @@ impl Router {
 
     /// Hands a message to whoever claimed its topic.
     pub(super) fn route(&self, message: Inbound) -> Routed {
-        let claims = |route: &&Route| {
-            route.filter.as_deref().is_some_and(|filter| matches(filter, &message.topic))
-                && !route.inbox.is_closed()
+        let claims =
+            |route: &&Route| route.filter.as_deref().is_some_and(|filter| matches(filter, &message.topic));
+        let Some(route) = self.routes.iter().find(claims) else {
+            message.leave();
+            return Routed::Unclaimed;
         };
-        let Some(route) = self.routes.iter().find(claims) else { return Routed::Unclaimed };
         match route.inbox.try_send(message) {
             Ok(()) => Routed::Delivered,
-            Err(mpsc::error::TrySendError::Full(_)) => Routed::Full,
-            Err(mpsc::error::TrySendError::Closed(_)) => Routed::Unclaimed,
+            Err(mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message)) => {
+                message.leave();
+                Routed::Full
+            }
         }
     }
 }
@@ -185,7 +198,7 @@ mod tests {
     #[test]
     fn a_filter_waits_for_the_device_id() {
         let mut router = Router::default();
-        let _inbox = router.claim("iot/{device_id}/command", Qos::AtLeastOnce, 4);
+        let _inbox = router.claim("test", "iot/{device_id}/command", Qos::AtLeastOnce, 4);
         assert!(!router.has_changes());
         router.bind("d1");
         assert_eq!(router.changes().0, [("iot/d1/command".to_owned(), Qos::AtLeastOnce)]);
@@ -196,16 +209,29 @@ mod tests {
     }
 
     #[test]
-    fn a_full_inbox_is_told_and_a_dropped_one_is_unclaimed() {
+    fn a_full_inbox_is_told() {
         let mut router = Router::default();
-        let inbox = router.claim("a/+", Qos::AtLeastOnce, 1);
+        let _inbox = router.claim("test", "a/+", Qos::AtLeastOnce, 1);
         assert_eq!(router.route(message("a/1")), Routed::Delivered);
         assert_eq!(router.route(message("a/2")), Routed::Full);
         assert_eq!(router.route(message("b")), Routed::Unclaimed);
+    }
+
+    /// While a service is started again its subscription stays, and its messages stay with the broker.
+    #[test]
+    fn a_claim_outlives_its_inbox_until_it_is_released() {
+        let mut router = Router::default();
+        drop(router.claim("test", "a/+", Qos::AtLeastOnce, 1));
         router.subscribed("a/+");
+        assert!(router.has_vacancy() && !router.has_changes());
+        assert_eq!(router.route(message("a/1")), Routed::Full);
+        let inbox = router.claim("test", "a/+", Qos::AtLeastOnce, 1);
+        assert!(!router.has_vacancy() && !router.has_changes(), "takes the vacant place");
+        router.release("test");
+        assert!(!router.has_changes(), "in use");
         drop(inbox);
-        assert!(router.has_changes());
-        assert_eq!(router.route(message("a/3")), Routed::Unclaimed);
+        router.release("test");
         assert_eq!(router.changes(), (vec![], vec!["a/+".to_owned()]));
+        assert_eq!(router.route(message("a/1")), Routed::Unclaimed);
     }
 }

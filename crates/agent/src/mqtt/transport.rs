@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
+pub use crate::config::Scheme;
 pub use error::Error;
 pub use proxy::{Credentials, Proxy, ProxyKind};
 pub use tls::{TlsFiles, explain};
@@ -28,31 +29,6 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// A connected, authenticated, framed way to the broker.
 pub type Stream = Box<dyn Io>;
-
-/// How the broker is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    /// MQTT over TLS.
-    Mqtts,
-    /// MQTT over WebSocket over TLS.
-    Wss,
-    /// MQTT in the clear.
-    Mqtt,
-    /// MQTT over WebSocket in the clear.
-    Ws,
-    /// MQTT over a unix socket.
-    Unix,
-}
-
-impl Scheme {
-    fn encrypted(self) -> bool {
-        matches!(self, Self::Mqtts | Self::Wss)
-    }
-
-    fn websocket(self) -> bool {
-        matches!(self, Self::Wss | Self::Ws)
-    }
-}
 
 /// Where the broker is and how to get there: what the configuration says, in types.
 #[derive(Debug, Clone, PartialEq, Eq)]

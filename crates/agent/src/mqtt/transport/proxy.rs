@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zeroize::Zeroizing;
 
 use super::http::{self, Failure};
+pub use crate::config::ProxyKind;
+
 use super::{Error, Stream};
 
 /// A proxy on the way to the broker.
@@ -21,15 +23,6 @@ pub struct Proxy {
     pub port: u16,
     /// What it wants to know of us.
     pub credentials: Option<Credentials>,
-}
-
-/// What a proxy speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProxyKind {
-    /// HTTP/1.1 CONNECT (RFC 9110, section 9.3.6).
-    Http,
-    /// SOCKS 5 (RFC 1928); it resolves the broker's name.
-    Socks5,
 }
 
 /// A user and a password, which no `Debug` shows.

@@ -1,0 +1,328 @@
+//! The agent as a whole: load, supervise, drain.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+    time::timeout,
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    clock::{self, Clock},
+    config::{self, BrokerUrl, Config, Loaded, Sources},
+    control::{self, Control},
+    identity::{Identity, machine_id},
+    log,
+    mqtt::{
+        self, Backoff, Credentials, Driver, Mqtt,
+        transport::{self, Dial, Endpoint, TlsFiles},
+    },
+    presence::Presence,
+    service::{Shared, Topics},
+    services::{REGISTRY, schemas},
+    status,
+    store::Store,
+    supervisor,
+    supervisor::Supervisor,
+    systemd::{Notifier, Watchdog},
+};
+use zeroize::Zeroizing;
+
+/// How long services have to end on SIGTERM.
+const DRAIN_SERVICES: Duration = Duration::from_secs(2);
+/// How long what waits may still be sent after that.
+pub(crate) const DRAIN_QUEUE: Duration = Duration::from_millis(800);
+/// When the connection is given up for good: goodbye, DISCONNECT and all.
+const DRAIN_LINK: Duration = Duration::from_millis(2500);
+/// How often the time is written down, so that a clock that resets cannot go back further.
+const KEEP: Duration = Duration::from_secs(3600);
+/// How soon what could not be written is tried again.
+const KEEP_AGAIN: Duration = Duration::from_secs(10);
+/// Most bytes that wait for the broker in memory.
+const QUEUE: u64 = 1 << 20;
+
+/// State file of the clock's floor.
+const CLOCK_FILE: &str = "clock.json";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Floor {
+    time: protocol::Timestamp,
+}
+
+/// Signals, caught from the first moment on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// What exists before anything runs: state, identity, broker handle.
+#[derive(Debug)]
+pub struct Parts {
+    /// What services share.
+    pub shared: Arc<Shared>,
+    /// The broker.
+    pub mqtt: Mqtt,
+    /// The task that has to run for `mqtt` to work.
+    pub driver: Driver,
+}
+
+/// Opens the state folder and makes everything that services stand on.
+///
+/// # Errors
+/// State that cannot be used, or settings of the connection that cannot work.
+pub fn prepare(config: &Config) -> anyhow::Result<Parts> {
+    let store = Store::open(&config.paths.state).context("open the state folder")?;
+    let clock = clock(&store);
+    let identity = Identity::load(&store, &config.identity.device_file, &config.mqtt.client_id, machine_id())
+        .context("find out who this device is")?;
+    let shared = shared(config, identity, clock.clone(), store);
+    let settings = settings(config, &shared, clock)?;
+    let (mqtt, driver) = mqtt::new(settings, Presence::new(Arc::clone(&shared)));
+    if let Some(device) = &*shared.identity.device().borrow() {
+        mqtt.bind(device.device_id.as_str());
+    }
+    Ok(Parts { shared, mqtt, driver })
+}
+
+/// The clock, with the floor that an earlier run has left.
+fn clock(store: &Store) -> Clock {
+    let kept = store.read::<Floor>(CLOCK_FILE).unwrap_or_else(|error| {
+        warn!(error = %error, "the time of the last run cannot be read");
+        None
+    });
+    Clock::new(clock::built(), kept.map(|floor| floor.time.to_system_time()))
+}
+
+fn shared(config: &Config, identity: Identity, clock: Clock, state: Store) -> Arc<Shared> {
+    let topics = Topics { layout: config.mqtt.layout, prefix: config.mqtt.prefix.clone() };
+    let backoff = backoff(config);
+    Arc::new(Shared { identity, clock, topics, board: Default::default(), backoff, state })
+}
+
+fn backoff(config: &Config) -> Backoff {
+    let reconnect = &config.mqtt.reconnect;
+    Backoff { min: reconnect.min.get(), max: reconnect.max.get(), reset_after: reconnect.reset_after.get() }
+}
+
+fn settings(config: &Config, shared: &Shared, clock: Clock) -> anyhow::Result<mqtt::Settings> {
+    let settings = &config.mqtt;
+    let cap = config.outbox.max_size.get().min(QUEUE);
+    Ok(mqtt::Settings {
+        dial: Dial::new(endpoint(settings)?, clock),
+        version: settings.version,
+        client_id: shared.identity.client_id().as_str().to_owned(),
+        credentials: Credentials { username: settings.username.clone(), password: password(settings)? },
+        keep_alive: settings.keep_alive.get(),
+        session_expiry: settings.session_expiry.get(),
+        max_packet_size: u32::try_from(settings.max_packet_size.get()).unwrap_or(u32::MAX),
+        reconnect: backoff(config),
+        queue: usize::try_from(cap).unwrap_or(usize::MAX),
+    })
+}
+
+/// How the broker is reached, in the transport's terms.
+fn endpoint(settings: &config::Mqtt) -> anyhow::Result<Endpoint> {
+    let BrokerUrl { scheme, host, port, path } = settings.broker.clone();
+    let tls = TlsFiles {
+        ca: settings.ca_certificate.as_deref().map(Path::to_owned),
+        certificate: settings.client_certificate.as_deref().map(Path::to_owned),
+        key: settings.client_key.as_deref().map(Path::to_owned),
+    };
+    let proxy = settings.proxy.as_ref().map(proxy).transpose()?;
+    Ok(Endpoint { scheme, host, port, path, tls, proxy })
+}
+
+fn proxy(proxy: &config::Proxy) -> anyhow::Result<transport::Proxy> {
+    let credentials = proxy.credentials.as_ref().map(|(user, password)| {
+        let password = password.text().context("the proxy's password is no text")?.to_owned().into();
+        anyhow::Ok(transport::Credentials { user: user.clone(), password })
+    });
+    let credentials = credentials.transpose()?;
+    Ok(transport::Proxy { kind: proxy.kind, host: proxy.host.clone(), port: proxy.port, credentials })
+}
+
+fn password(settings: &config::Mqtt) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
+    let file = settings.password_file.as_ref().map(|file| file.read()).transpose()?;
+    Ok(settings.password.as_ref().or(file.as_ref()).map(|secret| secret.bytes().to_vec().into()))
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`config::Error`] for a configuration that cannot work; anything else that keeps it from starting.
+pub async fn run(sources: Sources) -> anyhow::Result<()> {
+    let mut signals = Signals::catch().context("catch signals")?;
+    let loaded = config::load(&sources, &schemas())?;
+    let logs = log::init(loaded.config.log.format, loaded.config.log.level, raw_now)?;
+    tell(&loaded);
+    let mut agent = Agent::start(sources, loaded, logs)?;
+    agent.notifier.ready();
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.reload.recv() => agent.reload().await,
+            () = agent.supervisor.watch() => {}
+        }
+    }
+    agent.notifier.stopping();
+    agent.drain().await;
+    Ok(())
+}
+
+/// The running daemon.
+struct Agent {
+    sources: Sources,
+    config: Config,
+    logs: log::Handle,
+    notifier: Notifier,
+    shared: Arc<Shared>,
+    mqtt: Mqtt,
+    driver: JoinHandle<()>,
+    supervisor: Supervisor,
+    /// Answers `iot-agent status`; its socket goes with it.
+    control: JoinHandle<()>,
+    _watchdog: Watchdog,
+}
+
+impl Agent {
+    fn start(sources: Sources, loaded: Loaded, logs: log::Handle) -> anyhow::Result<Self> {
+        let config = loaded.config;
+        let Parts { shared, mqtt, driver } = prepare(&config)?;
+        let control = Control::bind(&config.paths.run)?;
+        let supervisor = Supervisor::start(Arc::clone(&shared), mqtt.clone(), &config.services)?;
+        let broker = config.mqtt.broker.to_string();
+        let client_id = shared.identity.client_id().as_str();
+        info!(version = env!("CARGO_PKG_VERSION"), client_id, broker, "started");
+        let answers = (Arc::clone(&shared), mqtt.clone());
+        let answer = move |_| std::future::ready(Ok(status::report(&answers.0, &answers.1, &broker)));
+        let control = tokio::spawn(control.serve(answer));
+        let driver = tokio::spawn(driver.run());
+        tokio::spawn(keep(Arc::clone(&shared), mqtt.clone()));
+        let notifier = Notifier::from_env();
+        let watchdog = Watchdog::start(notifier.clone(), || None).context("start the watchdog")?;
+        Ok(Self {
+            sources,
+            config,
+            logs,
+            notifier,
+            shared,
+            mqtt,
+            driver,
+            supervisor,
+            control,
+            _watchdog: watchdog,
+        })
+    }
+
+    /// SIGHUP: a new configuration, or the old one and the reason.
+    async fn reload(&mut self) {
+        self.notifier.reloading();
+        match self.try_reload().await {
+            Ok(changed) => info!(services = changed.join(","), "configuration reloaded"),
+            Err(error) => {
+                error!(error = format!("{error:#}"), "configuration not reloaded: the old one stays")
+            }
+        }
+        self.notifier.ready();
+    }
+
+    async fn try_reload(&mut self) -> anyhow::Result<Vec<&'static str>> {
+        let loaded = config::load(&self.sources, &schemas())?;
+        tell(&loaded);
+        let changed = self.supervisor.reload(&loaded.config.services).await?;
+        self.logs.set_level(loaded.config.log.level);
+        for section in self.config.differences(&loaded.config) {
+            warn!(section, "changed: takes effect when iot-agent is restarted");
+        }
+        Ok(changed)
+    }
+
+    /// Ends everything within five seconds, nothing lost that could be sent.
+    async fn drain(mut self) {
+        info!("stopping");
+        let stuck = self.supervisor.drain(DRAIN_SERVICES).await;
+        let goodbye = Presence::new(Arc::clone(&self.shared)).goodbye();
+        self.mqtt.stop(goodbye, DRAIN_QUEUE);
+        if timeout(DRAIN_LINK, &mut self.driver).await.is_err() {
+            self.driver.abort();
+            warn!("the connection did not end in time");
+        }
+        if let Err(error) = keep_time(&self.shared) {
+            warn!(error = %error, "the time cannot be written down");
+        }
+        self.control.abort();
+        info!(stuck = stuck.join(","), "stopped");
+    }
+}
+
+/// Checks what can be checked without a network, state or a running agent: what `iot-agent config check` does.
+///
+/// # Errors
+/// The first setting that cannot work.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    Dial::new(endpoint(&config.mqtt)?, Clock::new(clock::built(), None)).check()?;
+    password(&config.mqtt)?;
+    let identity = Identity::unknown(&config.mqtt.client_id)?;
+    let clock = Clock::new(clock::built(), None);
+    supervisor::check(REGISTRY, &shared(config, identity, clock, Store::nowhere()), &config.services)
+}
+
+/// The control socket of the daemon with this configuration.
+pub fn socket(config: &Config) -> PathBuf {
+    config.paths.run.join(control::SOCKET)
+}
+
+/// What loading has to say, in the log.
+fn tell(loaded: &Loaded) {
+    for notice in &loaded.notices {
+        warn!("{notice}");
+    }
+}
+
+/// Tells the driver of the enrolment, and keeps on disk what has to be there.
+async fn keep(shared: Arc<Shared>, mqtt: Mqtt) {
+    let mut device = shared.identity.device();
+    let mut bound = device.borrow_and_update().is_some();
+    loop {
+        let kept = shared.identity.keep().and_then(|()| keep_time(&shared));
+        let pause = if kept.is_ok() { KEEP } else { KEEP_AGAIN };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = device.changed() => if changed.is_err() { return },
+        }
+        if !bound && let Some(device) = &*device.borrow_and_update() {
+            mqtt.bind(device.device_id.as_str());
+            bound = true;
+        }
+    }
+}
+
+fn keep_time(shared: &Shared) -> crate::store::Result<()> {
+    let Some(time) = shared.clock.persistable() else { return Ok(()) };
+    shared.state.write(CLOCK_FILE, &Floor { time: protocol::Timestamp::from_system_time(time) })
+}
+
+/// How late it is, for logs before there is a clock.
+pub(crate) fn raw_now() -> SystemTime {
+    Clock::new(clock::built(), None).now()
+}

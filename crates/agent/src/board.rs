@@ -1,0 +1,136 @@
+//! How each service is doing: written by services and the supervisor, read by presence, heartbeat and status.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use protocol::status::ServiceState;
+use tokio::{sync::Notify, time::Instant};
+
+/// One service's line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// How it is doing.
+    pub state: ServiceState,
+    /// Why, where it is not simply running or off.
+    pub detail: Option<String>,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// When its next sign of progress is due.
+    due: Option<Instant>,
+}
+
+/// All lines, by service.
+#[derive(Debug, Default)]
+pub struct Board {
+    lines: Mutex<BTreeMap<&'static str, Line>>,
+    promised: Notify,
+}
+
+impl Board {
+    /// Every service by name with its state, as payloads carry it.
+    pub fn states(&self) -> BTreeMap<String, ServiceState> {
+        self.lines().iter().map(|(name, line)| ((*name).to_owned(), line.state)).collect()
+    }
+
+    /// Every line, for `status`.
+    pub fn all(&self) -> BTreeMap<&'static str, Line> {
+        self.lines().clone()
+    }
+
+    /// These services exist; those never started are off.
+    pub(crate) fn expect(&self, names: impl Iterator<Item = &'static str>) {
+        names.for_each(|name| self.set(name, ServiceState::Off, None));
+    }
+
+    /// Sets a service's state; told in the log where it changes.
+    pub(crate) fn set(&self, name: &'static str, state: ServiceState, detail: Option<String>) {
+        let mut lines = self.lines();
+        let off = Line { state: ServiceState::Off, detail: None, restarts: 0, due: None };
+        let line = lines.entry(name).or_insert(off);
+        let changed = line.state != state || line.detail != detail;
+        if !changed {
+            return;
+        }
+        line.restarts += u64::from(state == ServiceState::Restarting);
+        line.state = state;
+        line.detail = detail.clone();
+        if matches!(state, ServiceState::Off | ServiceState::Restarting) {
+            line.due = None;
+        }
+        drop(lines);
+        match (state, detail) {
+            (ServiceState::Degraded, Some(why)) => tracing::warn!(service = name, why, "degraded"),
+            (ServiceState::Running, _) => tracing::debug!(service = name, "running"),
+            _ => {}
+        }
+    }
+
+    /// The next sign of progress is due `within`, or no longer at all.
+    pub(crate) fn promise(&self, name: &'static str, within: Option<Duration>) {
+        if let Some(line) = self.lines().get_mut(name) {
+            let sooner = line.due.is_none() && within.is_some();
+            line.due = within.map(|within| Instant::now() + within);
+            // A later date needs no wake-up: whoever waits finds it when the earlier one comes.
+            if sooner {
+                self.promised.notify_one();
+            }
+        }
+    }
+
+    /// Waits until a service has broken its promise and names it.
+    pub(crate) async fn overdue(&self) -> &'static str {
+        loop {
+            let next = self.lines().iter().filter_map(|(name, line)| Some((line.due?, *name))).min();
+            match next {
+                Some((due, name)) if due <= Instant::now() => {
+                    self.promise(name, None);
+                    return name;
+                }
+                Some((due, _)) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(due) => {}
+                        () = self.promised.notified() => {}
+                    }
+                }
+                None => self.promised.notified().await,
+            }
+        }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, BTreeMap<&'static str, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_broken_promise_is_overdue() {
+        let board = Board::default();
+        board.set("a", ServiceState::Running, None);
+        board.set("b", ServiceState::Running, None);
+        board.promise("a", Some(Duration::from_secs(5)));
+        board.promise("b", Some(Duration::from_secs(3)));
+        board.promise("b", None);
+        let began = Instant::now();
+        assert_eq!(board.overdue().await, "a");
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+        let again = tokio::time::timeout(Duration::from_secs(3600), board.overdue()).await;
+        assert!(again.is_err(), "told once");
+    }
+
+    #[test]
+    fn states_and_restarts_are_counted() {
+        let board = Board::default();
+        board.set("a", ServiceState::Running, None);
+        board.set("a", ServiceState::Restarting, Some("why".into()));
+        board.set("a", ServiceState::Running, None);
+        let line = &board.all()["a"];
+        assert_eq!((line.state, line.restarts), (ServiceState::Running, 1));
+    }
+}

@@ -1,0 +1,189 @@
+//! The command line: what each subcommand does and which exit code it ends with.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    agent,
+    config::{self, Loaded, Sources},
+    control, register, services, status,
+};
+
+/// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
+const BAD_CONFIG: u8 = 78;
+/// Exit code of `register` when the backend says no (`EX_NOPERM`).
+const REFUSED: u8 = 77;
+
+/// Device agent: enrols this machine, shows that it is alive, and does what its backend may ask, over MQTT.
+#[derive(Debug, Parser)]
+#[command(name = "iot-agent", version, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 77 refused by the backend (register), 78 bad configuration.
+Start with `iot-agent config check --config FILE`, then `iot-agent run --config FILE`."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent in the foreground until SIGTERM or Ctrl-C; SIGHUP reloads the configuration
+    Run(From),
+    /// Look at the configuration without running anything
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Ask the running agent how it is: identity, connection, each service
+    Status {
+        #[command(flatten)]
+        from: From,
+        /// Print JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Enrol this device now and wait for its id; the daemon does so by itself
+    Register {
+        #[command(flatten)]
+        from: From,
+        /// Ask the backend even if the device has an id already
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check everything that can be checked without a network, and say what is wrong where
+    Check(From),
+    /// Print every setting that takes effect and where it came from; secrets are masked
+    Show(From),
+    /// Print the JSON Schema of the configuration file
+    Schema,
+}
+
+/// Where the configuration comes from: the file, conf.d/*.yaml beside it, IOT_AGENT__SECTION__KEY in the
+/// environment, then --set; the later wins.
+#[derive(Debug, Args)]
+struct From {
+    /// Configuration file
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/iot-agent/config.yaml")]
+    config: PathBuf,
+    /// Override one setting, e.g. --set log.level=debug; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl From {
+    fn sources(self) -> Sources {
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Sources { file: self.config, sets: self.set, env: env.collect() }
+    }
+}
+
+/// Parses the arguments, does what they say, and tells how it went.
+pub fn main() -> ExitCode {
+    // What this process writes is for its owner.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            let bad_config = error.chain().any(|cause| cause.is::<config::Error>());
+            ExitCode::from(if bad_config { BAD_CONFIG } else { 1 })
+        }
+    }
+}
+
+/// To stderr; when that is gone too there is nobody left to tell.
+#[allow(clippy::print_stderr, reason = "the command line's own voice")]
+fn report(error: &anyhow::Error) {
+    eprintln!("iot-agent: {error:#}");
+}
+
+/// `iot-agent config show | head` is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(from) => block_on(agent::run(from.sources()))?,
+        Command::Config(ConfigCommand::Check(from)) => check(&from.sources())?,
+        Command::Config(ConfigCommand::Show(from)) => show(&from.sources())?,
+        Command::Config(ConfigCommand::Schema) => {
+            print(&format!("{:#}\n", config::schema(&services::schemas())))?;
+        }
+        Command::Status { from, json } => show_status(&from.sources(), json)?,
+        Command::Register { from, force } => return enrol(&from.sources(), force),
+        Command::Version => print(&format!("iot-agent {}\n", env!("CARGO_PKG_VERSION")))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One thread for everything. A name lookup that hangs must not keep the process from ending.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+fn load(sources: &Sources) -> anyhow::Result<Loaded> {
+    let loaded = config::load(sources, &services::schemas())?;
+    for notice in &loaded.notices {
+        report(&anyhow::anyhow!("{notice}"));
+    }
+    Ok(loaded)
+}
+
+fn check(sources: &Sources) -> anyhow::Result<()> {
+    let loaded = load(sources)?;
+    agent::check(&loaded.config)?;
+    print(&format!("{}: ok\n", sources.file.display()))
+}
+
+fn show(sources: &Sources) -> anyhow::Result<()> {
+    let loaded = load(sources)?;
+    let lines = config::show(&loaded, &services::schemas())
+        .iter()
+        .map(|shown| format!("{shown}\n"))
+        .collect::<String>();
+    print(&lines)
+}
+
+fn show_status(sources: &Sources, json: bool) -> anyhow::Result<()> {
+    let loaded = load(sources)?;
+    let report = control::ask(&agent::socket(&loaded.config), control::Command::Status)?;
+    print(&if json { format!("{report:#}\n") } else { status::render(&report) })
+}
+
+fn enrol(sources: &Sources, force: bool) -> anyhow::Result<ExitCode> {
+    let loaded = load(sources)?;
+    match block_on(register::run(&loaded.config, force))? {
+        register::Outcome::Enrolled(device_id) => {
+            print(&format!("{device_id}\n"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        register::Outcome::Refused(why) => {
+            report(&anyhow::anyhow!("refused by the backend: {why}"));
+            Ok(ExitCode::from(REFUSED))
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What `iot-agent status` shows: made by the daemon, printed by the command.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    mqtt::{Connection, Mqtt},
+    service::Shared,
+};
+
+/// The daemon's state as JSON.
+pub fn report(shared: &Shared, mqtt: &Mqtt, broker: &str) -> Value {
+    let identity = &shared.identity;
+    let mut who = json!({
+        "client_id": identity.client_id(),
+        "boot_id": identity.boot_id(),
+        "run_id": identity.run_id(),
+    });
+    if let Some(device) = &*identity.device().borrow() {
+        who["device_id"] = json!(device.device_id);
+    }
+    let counters = mqtt.counters();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "identity": who,
+        "connection": connection(mqtt, broker),
+        "services": services(shared),
+        "outbox": {
+            "messages": counters.queued,
+            "bytes": counters.queued_bytes,
+            "dropped": counters.dropped,
+            "refused": counters.refused,
+        },
+        "received": {
+            "unclaimed": counters.unclaimed,
+            "overflowed": counters.overflowed,
+            "oversized": counters.oversized,
+        },
+        "clock": {
+            "now": protocol::Timestamp::from_system_time(shared.clock.now()),
+            "synchronised": shared.clock.synchronised(),
+        },
+    })
+}
+
+fn connection(mqtt: &Mqtt, broker: &str) -> Value {
+    let mut shown = json!({ "broker": broker, "connects": mqtt.counters().connects });
+    match &*mqtt.connection().borrow() {
+        Connection::Connecting => shown["state"] = json!("connecting"),
+        Connection::Connected { version, session_present } => {
+            shown["state"] = json!("connected");
+            shown["mqtt_version"] = json!(version);
+            shown["session_present"] = json!(session_present);
+        }
+        Connection::Waiting { error, delay } => {
+            shown["state"] = json!("waiting");
+            shown["error"] = json!(error);
+            shown["retry_ms"] = json!(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        }
+        Connection::Stopped => shown["state"] = json!("stopped"),
+    }
+    shown
+}
+
+fn services(shared: &Shared) -> Value {
+    let mut services = Map::new();
+    for (name, line) in shared.board.all() {
+        let mut shown = json!({ "state": line.state, "restarts": line.restarts });
+        if let Some(detail) = line.detail {
+            shown["detail"] = json!(detail);
+        }
+        services.insert(name.to_owned(), shown);
+    }
+    Value::Object(services)
+}
+
+/// The report for people.
+pub fn render(report: &Value) -> String {
+    let text = |pointer: &str| report.pointer(pointer).map(plain).unwrap_or_default();
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| writeln!(out, "{name:<14}{value}").unwrap_or_default();
+    line("iot-agent", format!("{} (process {})", text("/version"), text("/pid")));
+    let device = report.pointer("/identity/device_id").map_or("not enrolled yet".to_owned(), plain);
+    line("device", device);
+    line("client", text("/identity/client_id"));
+    let mut connection = format!("{} to {}", text("/connection/state"), text("/connection/broker"));
+    for (key, shown) in [("mqtt_version", ", MQTT "), ("error", ": "), ("retry_ms", ", next try in ms: ")] {
+        if let Some(value) = report.pointer(&format!("/connection/{key}")) {
+            connection.push_str(shown);
+            connection.push_str(&plain(value));
+        }
+    }
+    line("broker", connection);
+    line("waiting", format!("{} messages, {} dropped", text("/outbox/messages"), text("/outbox/dropped")));
+    for (name, service) in report["services"].as_object().into_iter().flatten() {
+        let detail = service.get("detail").map(|detail| format!(": {}", plain(detail))).unwrap_or_default();
+        line(name, format!("{}{detail}", plain(&service["state"])));
+    }
+    out
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
