@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Seen;
 use crate::certs::{Identity, Pki};
-use crate::mosquitto::installed;
+use crate::process::installed;
 use crate::tls;
 use crate::wire;
 
