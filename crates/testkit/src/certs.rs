@@ -71,6 +71,11 @@ impl Pki {
         self.issue("server", &server_params(&SERVER_NAMES)?)
     }
 
+    /// A server certificate with an RSA key of 2048 bits, made by the openssl program.
+    pub fn server_rsa(&self) -> anyhow::Result<Identity> {
+        flaw::by_openssl(self, "server-rsa", &["rsa:2048"], "-sha256", true)
+    }
+
     /// A server certificate for [`SERVER_NAMES`] valid between two days, for tests that move the clock.
     pub fn server_valid(&self, not_before: Day, not_after: Day) -> anyhow::Result<Identity> {
         let mut params = server_params(&SERVER_NAMES)?;

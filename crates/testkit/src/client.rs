@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::certs::Identity;
 use crate::feed::Feed;
-use crate::mosquitto::{Mosquitto, installed};
-use crate::process::{collect, each_line};
+use crate::mosquitto::Mosquitto;
+use crate::process::{collect, each_line, installed};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Before a message, to tell it from the debug lines around it.

@@ -4,16 +4,22 @@
 //! nothing behind when dropped. What can fail returns `anyhow::Result`, so that a test's own line is named;
 //! a missing program panics with how to install it, since a test that quietly skips proves nothing.
 
+pub mod badtls;
 pub mod certs;
 pub mod client;
 pub mod feed;
 pub mod mosquitto;
+#[cfg(target_os = "linux")]
+pub mod namespace;
+pub mod oldbroker;
 pub mod ports;
 pub mod process;
 #[cfg(target_os = "linux")]
 pub mod procfs;
 pub mod proxy;
 pub mod seed;
+pub mod stalls;
+mod tls;
 mod wire;
 
 pub use client::{Endpoint, Watcher, publish};

@@ -1,6 +1,7 @@
 //! A real mosquitto as a child process, on free loopback ports, in a folder of its own.
 
-use std::fmt::Write as _;
+mod builder;
+
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -8,147 +9,20 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use builder::Ports;
+pub use builder::{Builder, Tls};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-use crate::certs::Identity;
-use crate::ports::free_port;
+use crate::process::installed;
 use crate::wire;
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
-/// Two test processes may draw the same port; more than a few times in a row is not bad luck.
-const PORT_ATTEMPTS: usize = 10;
-
-/// What a broker offers; [`Mosquitto::builder`] starts with a plain listener, no persistence, everyone welcome.
-#[derive(Debug, Clone, Default)]
-pub struct Builder {
-    without_plain: bool,
-    websockets: bool,
-    unix_socket: bool,
-    tls: Option<Tls>,
-    secure_websockets: bool,
-    users: Vec<(String, String)>,
-    acl: Option<String>,
-    persistence: bool,
-    lines: Vec<String>,
-}
-
-/// What the TLS listeners need.
-#[derive(Debug, Clone)]
-pub struct Tls {
-    /// The server's certificate chain and key.
-    pub server: Identity,
-    /// The CA that signs client certificates.
-    pub client_ca: PathBuf,
-    /// Refuse clients without a certificate, and take the certificate's common name as the user name.
-    pub require_client_certificate: bool,
-    /// `tlsv1.2` or `tlsv1.3`, and nothing else; `None`: what mosquitto allows by default.
-    pub only_version: Option<&'static str>,
-}
-
-impl Builder {
-    /// No plain TCP listener.
-    pub fn without_plain(mut self) -> Self {
-        self.without_plain = true;
-        self
-    }
-
-    /// A TLS listener.
-    pub fn tls(mut self, tls: Tls) -> Self {
-        self.tls = Some(tls);
-        self
-    }
-
-    /// A plain websockets listener.
-    pub fn websockets(mut self) -> Self {
-        self.websockets = true;
-        self
-    }
-
-    /// A websockets listener over TLS, with what [`Builder::tls`] was given.
-    pub fn secure_websockets(mut self) -> Self {
-        self.secure_websockets = true;
-        self
-    }
-
-    /// A unix socket listener, at [`Mosquitto::socket_path`].
-    pub fn unix_socket(mut self) -> Self {
-        self.unix_socket = true;
-        self
-    }
-
-    /// Adds a user; the first one ends anonymous access.
-    pub fn user(mut self, name: &str, password: &str) -> Self {
-        self.users.push((name.into(), password.into()));
-        self
-    }
-
-    /// The whole ACL file, in mosquitto's format.
-    pub fn acl(mut self, text: &str) -> Self {
-        self.acl = Some(text.into());
-        self
-    }
-
-    /// Keeps sessions and retained messages on disk over [`Mosquitto::stop`]; over [`Mosquitto::kill`] only what an
-    /// `autosave_…` line saved.
-    pub fn persistence(mut self) -> Self {
-        self.persistence = true;
-        self
-    }
-
-    /// A global configuration line as it stands, such as `max_packet_size 1000` or `max_keepalive 20`.
-    pub fn line(mut self, line: &str) -> Self {
-        self.lines.push(line.into());
-        self
-    }
-
-    /// Starts it and returns once it has answered a CONNECT (or, without a plain listener, a TCP connect).
-    ///
-    /// # Errors
-    /// When mosquitto refuses its configuration or does not answer; the error holds its log.
-    ///
-    /// # Panics
-    /// When mosquitto is not installed.
-    pub async fn start(self) -> anyhow::Result<Mosquitto> {
-        ensure!(self.tls.is_some() || !self.secure_websockets, "secure_websockets needs tls");
-        let dir =
-            tempfile::Builder::new().prefix("mosquitto-").tempdir().context("create the broker's folder")?;
-        let mut broker = Mosquitto { builder: self, ports: Ports::default(), child: None, dir };
-        broker.write_users()?;
-        for _ in 0..PORT_ATTEMPTS {
-            broker.ports = Ports::draw(&broker.builder);
-            match broker.start().await {
-                Err(error) if broker.address_in_use() => drop(error),
-                other => return other.map(|()| broker),
-            }
-        }
-        bail!("mosquitto found {PORT_ATTEMPTS} times that its port was taken:\n{}", broker.log())
-    }
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Ports {
-    plain: Option<u16>,
-    tls: Option<u16>,
-    ws: Option<u16>,
-    wss: Option<u16>,
-}
-
-impl Ports {
-    fn draw(builder: &Builder) -> Self {
-        Self {
-            plain: (!builder.without_plain).then(free_port),
-            tls: builder.tls.is_some().then(free_port),
-            ws: builder.websockets.then(free_port),
-            wss: builder.secure_websockets.then(free_port),
-        }
-    }
-}
 
 /// A broker; killed when dropped.
 #[derive(Debug)]
@@ -203,7 +77,7 @@ impl Mosquitto {
 
     /// The unix socket listener's path.
     pub fn socket_path(&self) -> PathBuf {
-        self.path("mqtt.sock")
+        self.path(builder::SOCKET)
     }
 
     /// The process id while it runs.
@@ -213,7 +87,7 @@ impl Mosquitto {
 
     /// Everything it logged, over all its starts (`log_type all`).
     pub fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.path("log")).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&fs::read(self.path(builder::LOG)).unwrap_or_default()).into_owned()
     }
 
     /// Waits for `pattern` (plain text) anywhere in the log, from its beginning.
@@ -265,7 +139,8 @@ impl Mosquitto {
     /// As [`Builder::start`]; also when it already runs.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         ensure!(self.child.is_none(), "mosquitto already runs");
-        fs::write(self.path("mosquitto.conf"), self.config()).context("write mosquitto.conf")?;
+        let config = self.builder.config(&self.ports, self.dir.path());
+        fs::write(self.path("mosquitto.conf"), config).context("write mosquitto.conf")?;
         let logged = self.log().len();
         self.child = Some(self.spawn()?);
         let ready = self.wait_ready(logged).await;
@@ -281,7 +156,7 @@ impl Mosquitto {
     /// As [`Mosquitto::start`].
     pub async fn start_without_session(&mut self) -> anyhow::Result<()> {
         ensure!(self.child.is_none(), "mosquitto still runs");
-        let data = self.path("data");
+        let data = self.path(builder::DATA);
         fs::remove_dir_all(&data).with_context(|| format!("delete {}", data.display()))?;
         self.start().await
     }
@@ -300,7 +175,7 @@ impl Mosquitto {
     }
 
     fn spawn(&self) -> anyhow::Result<Child> {
-        fs::create_dir_all(self.path("data")).context("create mosquitto's data folder")?;
+        fs::create_dir_all(self.path(builder::DATA)).context("create mosquitto's data folder")?;
         let output = File::create(self.path("stderr")).context("create mosquitto's stderr file")?;
         let spawned = Command::new(find_mosquitto())
             .arg("-c")
@@ -348,12 +223,12 @@ impl Mosquitto {
 
     fn write_users(&self) -> anyhow::Result<()> {
         if let Some(acl) = &self.builder.acl {
-            fs::write(self.path("acl"), acl).context("write the ACL file")?;
+            fs::write(self.path(builder::ACL), acl).context("write the ACL file")?;
         }
         if self.builder.users.is_empty() {
             return Ok(());
         }
-        let passwords = self.path("passwords");
+        let passwords = self.path(builder::PASSWORDS);
         File::create(&passwords).context("create the password file")?;
         for (name, password) in &self.builder.users {
             let ran =
@@ -364,56 +239,12 @@ impl Mosquitto {
         Ok(())
     }
 
-    fn config(&self) -> String {
-        let builder = &self.builder;
-        let mut text = String::new();
-        let mut line = |args: std::fmt::Arguments<'_>| {
-            writeln!(text, "{args}").expect("writing to a String cannot fail");
-        };
-        if rustix::process::geteuid().is_root() {
-            // Else it becomes the user `mosquitto`, who may not enter our folder.
-            line(format_args!("user root"));
-        }
-        line(format_args!("log_type all\nlog_dest file {}", self.path("log").display()));
-        line(format_args!("log_timestamp_format %Y-%m-%dT%H:%M:%S\nset_tcp_nodelay true"));
-        line(format_args!("allow_anonymous {}", builder.users.is_empty()));
-        if !builder.users.is_empty() {
-            line(format_args!("password_file {}", self.path("passwords").display()));
-        }
-        if builder.acl.is_some() {
-            line(format_args!("acl_file {}", self.path("acl").display()));
-        }
-        if builder.persistence {
-            line(format_args!("persistence true\npersistence_location {}/", self.path("data").display()));
-        }
-        for extra in &builder.lines {
-            line(format_args!("{extra}"));
-        }
-        let listeners = [
-            (self.ports.plain, false, false),
-            (self.ports.tls, false, true),
-            (self.ports.ws, true, false),
-            (self.ports.wss, true, true),
-        ];
-        for (port, websockets, tls) in listeners {
-            let Some(port) = port else { continue };
-            line(format_args!("listener {port} 127.0.0.1"));
-            if websockets {
-                line(format_args!("protocol websockets"));
-            }
-            if let Some(tls) = builder.tls.as_ref().filter(|_| tls) {
-                line(format_args!("{tls}"));
-            }
-        }
-        if builder.unix_socket {
-            line(format_args!("listener 0 {}", self.socket_path().display()));
-        }
-        text
-    }
-
     fn address_in_use(&self) -> bool {
         let text = self.stderr() + &self.log();
-        text.contains("Address already in use") || text.contains("Address in use")
+        // For websockets that is all it says.
+        ["Address already in use", "Address in use", "Unable to create websockets listener"]
+            .iter()
+            .any(|complaint| text.contains(complaint))
     }
 
     fn stderr(&self) -> String {
@@ -439,21 +270,6 @@ impl Drop for Mosquitto {
     }
 }
 
-impl std::fmt::Display for Tls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "cafile {}", self.client_ca.display())?;
-        writeln!(f, "certfile {}\nkeyfile {}", self.server.cert.display(), self.server.key.display())?;
-        if let Some(version) = self.only_version {
-            writeln!(f, "tls_version {version}")?;
-        }
-        write!(f, "require_certificate {}", self.require_client_certificate)?;
-        if self.require_client_certificate {
-            write!(f, "\nuse_identity_as_username true")?;
-        }
-        Ok(())
-    }
-}
-
 async fn answers_connect(port: u16) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     stream.write_all(&wire::connect_311("testkit-probe")).await?;
@@ -472,12 +288,4 @@ fn exit_status(child: &mut Child) -> anyhow::Result<Option<ExitStatus>> {
 fn find_mosquitto() -> &'static Path {
     let places = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/opt/homebrew/sbin/mosquitto"];
     places.map(Path::new).into_iter().find(|path| path.exists()).unwrap_or(Path::new("mosquitto"))
-}
-
-/// Panics when the program is not there, with how to get it.
-pub(crate) fn installed<T>(program: &str, package: &str, result: std::io::Result<T>) -> std::io::Result<T> {
-    if result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        panic!("{program} is not installed; run: apt-get install {package}");
-    }
-    result
 }

@@ -143,3 +143,11 @@ pub(crate) async fn each_line(stream: impl AsyncRead + Unpin, mut take: impl FnM
         line.clear();
     }
 }
+
+/// Panics when the program is not there, with how to get it.
+pub(crate) fn installed<T>(program: &str, package: &str, result: std::io::Result<T>) -> std::io::Result<T> {
+    if result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        panic!("{program} is not installed; run: apt-get install {package}");
+    }
+    result
+}

@@ -11,7 +11,7 @@ use rcgen::{
 };
 
 use super::{Authority, Identity, Pki, SERVER_NAMES, authority, new_key, server_params, set_validity};
-use crate::mosquitto::installed;
+use crate::process::installed;
 
 /// What is wrong with a server certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+mod badtls;
 mod client;
 mod mosquitto;
 #[cfg(target_os = "linux")]
+mod namespace;
+mod oldbroker;
+#[cfg(target_os = "linux")]
 mod process;
 mod proxy;
+mod stalls;
 
 /// Longer than anything here takes.
 const SOON: Duration = Duration::from_secs(10);

@@ -12,7 +12,7 @@ use crate::SOON;
 
 #[tokio::test]
 async fn keeps_sessions_over_a_stop_only_with_persistence() -> Result<()> {
-    let mut broker = Mosquitto::builder().persistence().start().await?;
+    let mut broker = Mosquitto::builder().persistence().unix_socket().start().await?;
     let port = broker.port();
     publish(&broker, "kept", "1", 1, true).await?;
 
@@ -29,6 +29,8 @@ async fn keeps_sessions_over_a_stop_only_with_persistence() -> Result<()> {
     publish(&broker, "end", "", 1, false).await?;
     watcher.next_on("end", SOON).await?;
     assert_eq!(watcher.all().len(), 1, "the retained message must be forgotten");
+    publish(Endpoint::unix(broker.socket_path()), "socket", "", 1, false).await?;
+    watcher.next_on("socket", SOON).await?;
     Ok(())
 }
 
