@@ -2,6 +2,7 @@
 
 mod files;
 mod reason;
+#[cfg(not(target_vendor = "apple"))]
 mod roots;
 mod verifier;
 

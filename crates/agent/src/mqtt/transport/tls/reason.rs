@@ -22,6 +22,7 @@ pub(super) fn of(error: &Error) -> String {
         Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
             "it speaks no TLS newer than 1.1".to_owned()
         }
+        Error::General(text) => text.clone(),
         other => other.to_string(),
     }
 }
