@@ -6,3 +6,6 @@
 pub mod clock;
 pub mod mqtt;
 mod sys;
+pub mod control;
+pub mod identity;
+pub mod store;
