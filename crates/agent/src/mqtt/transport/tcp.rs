@@ -128,3 +128,116 @@ async fn attempt(address: SocketAddr) -> Result<TcpStream, Error> {
         Err(_) => Err(Error::ConnectTimeout { address, limit: ATTEMPT }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn v4(last: u8) -> SocketAddr {
+        (Ipv4Addr::new(127, 0, 0, last), 1).into()
+    }
+
+    fn v6(last: u16) -> SocketAddr {
+        (Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, last), 1).into()
+    }
+
+    async fn listening() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        (listener, address)
+    }
+
+    /// A port that is taken, so that nobody else gets it, and refuses all the same.
+    fn closed() -> (TcpSocket, SocketAddr) {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        let address = socket.local_addr().expect("its address");
+        (socket, address)
+    }
+
+    #[test]
+    fn families_take_turns_and_the_first_stays_first() {
+        assert_eq!(interleave(vec![]), []);
+        assert_eq!(interleave(vec![v4(1), v4(2), v4(3), v6(1)]), [v4(1), v6(1), v4(2), v4(3)]);
+        assert_eq!(interleave(vec![v6(1), v6(2), v4(1)]), [v6(1), v4(1), v6(2)]);
+        assert_eq!(interleave((0..=255).map(v4).collect()).len(), ADDRESSES);
+    }
+
+    #[tokio::test]
+    async fn the_first_address_that_answers_wins() {
+        let (_listener, open) = listening().await;
+        let (first, last) = (closed(), closed());
+        let raced = timeout(LIMIT, race(vec![first.1, open, last.1])).await.expect("an end");
+        let stream = raced.expect("addresses").expect("a connection");
+        assert_eq!(stream.peer_addr().expect("its peer"), open);
+    }
+
+    #[tokio::test]
+    async fn of_failures_the_last_is_told() {
+        let (first, last) = (closed(), closed());
+        let raced = timeout(LIMIT, race(vec![first.1, last.1])).await.expect("an end");
+        match raced.expect("addresses") {
+            Err(Error::Connect { address, .. }) => assert_eq!(address, last.1),
+            other => panic!("{other:?}"),
+        }
+        assert!(race(vec![]).await.is_none());
+    }
+
+    /// A listener whose queue is full drops what knocks: the silence of a firewall, on loopback.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_silent_address_delays_the_next_one_only_a_moment() {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        let silent = socket.listen(1).expect("a listener");
+        let silent = (silent.local_addr().expect("its address"), silent);
+        let mut fillers = Vec::new();
+        while let Ok(filler) = timeout(STAGGER, TcpStream::connect(silent.0)).await {
+            fillers.push(filler.expect("a place in the queue"));
+        }
+        let (_listener, open) = listening().await;
+        let raced =
+            timeout(ATTEMPT / 2, race(vec![silent.0, open])).await.expect("no wait for the silent one");
+        let stream = raced.expect("addresses").expect("a connection");
+        assert_eq!(stream.peer_addr().expect("its peer"), open);
+    }
+
+    /// DNS that hangs: however often the caller gives up and dials again, one question is outstanding, and its
+    /// answer is taken by whoever dials then.
+    #[tokio::test]
+    async fn one_question_outlives_the_dials_that_wait_for_it() {
+        let (_listener, open) = listening().await;
+        let (answer, question) = oneshot::channel();
+        let dialer = Dialer::new("broker.example".into(), open.port());
+        let lookup: Lookup = tokio::spawn(async { Ok(question.await.expect("an answer")) });
+        let asked = lookup.id();
+        *dialer.lookup.lock().await = Some(lookup);
+        for _ in 0..3 {
+            timeout(Duration::from_millis(10), dialer.connect()).await.expect_err("DNS hangs");
+            assert_eq!(dialer.lookup.lock().await.as_ref().map(JoinHandle::id), Some(asked));
+        }
+        answer.send(vec![open]).expect("somebody who waits");
+        let stream = timeout(LIMIT, dialer.connect()).await.expect("an end").expect("a connection");
+        assert_eq!(stream.peer_addr().expect("its peer"), open);
+        assert!(dialer.lookup.lock().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_failure_from_before_is_asked_again() {
+        let (_listener, open) = listening().await;
+        let dialer = Dialer::new("localhost".into(), open.port());
+        let failed: Lookup = tokio::spawn(async { Err(io::Error::other("no network yet")) });
+        while !failed.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        *dialer.lookup.lock().await = Some(failed);
+        timeout(LIMIT, dialer.connect()).await.expect("an end").expect("a connection");
+    }
+}

@@ -2,6 +2,7 @@
 
 mod files;
 mod reason;
+#[cfg(not(target_vendor = "apple"))]
 mod roots;
 mod verifier;
 
@@ -89,13 +90,9 @@ impl Connector {
             .dangerous() // an own verifier, which judges time by our clock and all else as rustls would
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match (&self.files.certificate, &self.files.key) {
-            (Some(certificate), Some(key)) => {
-                let chain = files::certificates(certificate)?;
-                builder.with_client_auth_cert(chain, files::key(key)?).map_err(|error| Error::BadFile {
-                    path: key.clone(),
-                    reason: unfit(&error, certificate),
-                })?
-            }
+            (Some(certificate), Some(key)) => builder
+                .with_client_auth_cert(files::certificates(certificate)?, files::key(key)?)
+                .map_err(|error| unfit(&error, certificate, key))?,
             (None, None) => builder.with_no_client_auth(),
             _ => return Err(Error::HalfIdentity),
         };
@@ -119,13 +116,17 @@ fn own_roots(path: &Path) -> Result<RootCertStore, Error> {
     Ok(store)
 }
 
-/// What is wrong with a key that cannot be used with the certificate beside it.
-fn unfit(error: &rustls::Error, certificate: &Path) -> String {
-    match error {
-        rustls::Error::InconsistentKeys(_) => format!("is not the key of {}", certificate.display()),
-        rustls::Error::General(_) => "is not an RSA, ECDSA (P-256, P-384) or Ed25519 key".to_owned(),
-        other => reason::of(other),
-    }
+/// Which of our two files is wrong, and how.
+fn unfit(error: &rustls::Error, certificate: &Path, key: &Path) -> Error {
+    let (path, reason) = match error {
+        rustls::Error::InvalidCertificate(_) => {
+            (certificate, "begins with something that is not a certificate".to_owned())
+        }
+        rustls::Error::InconsistentKeys(_) => (key, format!("is not the key of {}", certificate.display())),
+        rustls::Error::General(_) => (key, "is not an RSA, ECDSA (P-256, P-384) or Ed25519 key".to_owned()),
+        other => (key, reason::of(other)),
+    };
+    Error::BadFile { path: path.to_owned(), reason }
 }
 
 fn failure(host: &str, error: io::Error) -> Error {

@@ -22,6 +22,7 @@ pub(super) fn of(error: &Error) -> String {
         Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
             "it speaks no TLS newer than 1.1".to_owned()
         }
+        Error::General(text) => text.clone(),
         other => other.to_string(),
     }
 }
@@ -37,9 +38,17 @@ fn certificate(error: &Flaw) -> String {
             "its certificate names no host (it has no subjectAltName)".to_owned()
         }
         Flaw::NotValidForNameContext { presented, .. } => {
-            format!("its certificate is for another host ({})", presented.join(", "))
+            let names: Vec<_> = presented.iter().map(|name| bare(name)).collect();
+            format!("its certificate is for another host ({})", names.join(", "))
         }
-        Flaw::BadSignature => "its certificate is not signed by the authority it names".to_owned(),
+        Flaw::BadSignature => "a signature in its certificate or its handshake does not hold \
+            (a wrong key, or RSA under 2048 bits)"
+            .to_owned(),
+        Flaw::UnsupportedSignatureAlgorithmContext { .. }
+        | Flaw::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "its certificate is signed by a method that is unsafe (SHA-1, MD5) or unknown".to_owned()
+        }
+        Flaw::Other(error) => format!("its certificate is not acceptable: {}", error.0),
         other => format!("its certificate is not acceptable: {other}"),
     }
 }
@@ -60,6 +69,11 @@ fn refusal(alert: Alert) -> String {
         Alert::UnrecognisedName => "it does not know the host name".to_owned(),
         other => format!("{other:?}"),
     }
+}
+
+/// `name` out of `DnsName("name")`, which is how webpki shows it.
+fn bare(name: &str) -> &str {
+    name.split('"').nth(1).unwrap_or(name)
 }
 
 fn date(time: UnixTime) -> String {

@@ -14,7 +14,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::roots;
+#[cfg(not(target_vendor = "apple"))]
+use super::roots::system_verifier;
 use crate::clock::Clock;
 
 /// Each link of a chain may begin later than the one before; longer chains than this are refused anyway.
@@ -81,7 +82,7 @@ impl ServerCertVerifier for Verifier {
             Roots::Own(own) => own.clone(),
             Roots::System => {
                 let chain: Vec<_> = [end_entity].into_iter().chain(intermediates).collect();
-                roots::verifier(&chain, &self.provider)?
+                system_verifier(&chain, &self.provider)?
             }
         };
         self.at_a_fair_time(|time| {
@@ -114,6 +115,15 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// Apple's authorities are in no file: the system's own verifier knows them.
+#[cfg(target_vendor = "apple")]
+fn system_verifier(
+    _chain: &[&CertificateDer<'_>],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+    Ok(Arc::new(rustls_platform_verifier::Verifier::new(provider.clone())?))
+}
+
 /// For the age of session tickets, the only other thing that TLS asks the time for.
 impl TimeProvider for Clock {
     fn current_time(&self) -> Option<UnixTime> {
@@ -123,4 +133,63 @@ impl TimeProvider for Clock {
 
 fn unix(time: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::ring;
+
+    use super::*;
+    use crate::clock::{Reading, built};
+
+    fn verifier(synchronised: bool) -> Verifier {
+        let clock = Clock::with_source(built(), move || Reading { time: built(), synchronised });
+        Verifier::system(Arc::new(ring::default_provider()), clock)
+    }
+
+    /// A chain whose links become valid at these seconds after the floor and end at `end`, as webpki judges it.
+    fn chain(begins: &[u64], end: u64) -> impl Fn(UnixTime) -> Result<u64, Error> {
+        let floor = unix(built()).as_secs();
+        let at = move |seconds| UnixTime::since_unix_epoch(Duration::from_secs(floor + seconds));
+        move |time| {
+            let flaw = |flaw: CertificateError| Err(flaw.into());
+            if time > at(end) {
+                return flaw(CertificateError::ExpiredContext { time, not_after: at(end) });
+            }
+            match begins.iter().find(|&&begin| time < at(begin)) {
+                Some(&begin) => flaw(CertificateError::NotValidYetContext { time, not_before: at(begin) }),
+                None => Ok(time.as_secs() - floor),
+            }
+        }
+    }
+
+    #[test]
+    fn an_unsynchronised_clock_waits_for_every_link_to_begin() {
+        let judge = |begins: &[u64], end| verifier(false).at_a_fair_time(chain(begins, end));
+        assert_eq!(judge(&[], 0), Ok(0));
+        assert_eq!(judge(&[10], 100), Ok(10));
+        assert_eq!(judge(&[10, 30, 20], 100), Ok(30));
+        assert!(judge(&[10, 30], 20).is_err(), "its links are never valid together");
+        let longest: Vec<u64> = (1..=LINKS as u64).collect();
+        assert_eq!(judge(&longest, 100), Ok(LINKS as u64));
+        let longer: Vec<u64> = (1..=LINKS as u64 + 1).collect();
+        assert!(judge(&longer, 100).is_err(), "too many links");
+    }
+
+    #[test]
+    fn a_synchronised_clock_waits_for_none() {
+        let judge = |begins: &[u64], end| verifier(true).at_a_fair_time(chain(begins, end));
+        assert_eq!(judge(&[0], 0), Ok(0));
+        assert!(judge(&[10], 100).is_err());
+    }
+
+    /// A verifier that says the same whatever the time must not be asked for ever.
+    #[test]
+    fn a_stuck_verifier_ends() {
+        let stuck = |time| {
+            let flaw = CertificateError::NotValidYetContext { time, not_before: time };
+            Err::<(), _>(Error::from(flaw))
+        };
+        assert!(verifier(false).at_a_fair_time(stuck).is_err());
+    }
 }
