@@ -17,7 +17,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Registry, reload};
 
-use crate::config::{Format, Level};
+pub use crate::config::{Format, Level};
 use fields::Fields;
 use journal::Journal;
 use line::Line;

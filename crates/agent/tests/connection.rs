@@ -1,6 +1,8 @@
 //! The MQTT driver against a real mosquitto: order after a CONNACK, acknowledgements by hand, sessions kept and
 //! lost, hostile sizes.
 
+#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
+
 use std::time::Duration;
 
 use iot_agent::{

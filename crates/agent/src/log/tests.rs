@@ -18,7 +18,7 @@ fn logged<T: Send + 'static>(
 ) -> Vec<T> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&lines);
-    let (filter, level) = reload::Layer::new(Level::default().filter());
+    let (filter, level) = reload::Layer::new(super::filter(Level::default()));
     let put = move |line: &Line<'_>| kept.lock().unwrap().push(form(line));
     let subscriber = Registry::default().with(filter).with(Lines { put, now: noon });
     tracing::subscriber::with_default(subscriber, || story(&Handle { level, format: Format::Json }));
