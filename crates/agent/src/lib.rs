@@ -2,3 +2,5 @@
 //! and the hub borrows [`mqtt`].
 //!
 //! Start reading at `ARCHITECTURE.md`.
+
+pub mod config;

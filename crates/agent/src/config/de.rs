@@ -1,0 +1,427 @@
+//! From the tree to types: a serde deserializer whose errors say where, what was expected and what was meant.
+//!
+//! Strict: an unknown key is an error, nothing is converted. Null stands for the default, whatever the type.
+//! After an error the key is taken out and the rest is tried again, so that one run reports every mistake.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::value::StrDeserializer;
+use serde::de::{self, DeserializeOwned, DeserializeSeed, Expected, IntoDeserializer, Unexpected, Visitor};
+
+use super::files;
+use super::finding::{Finding, Notice, Report, nearest, suggestion};
+use super::node::{At, Map, Node, Value};
+
+/// Reads a `T` from `node`, which stands at the dotted key `path`. Its map may have the keys `also`, too: they
+/// are the caller's to read, and only suggested here.
+pub(super) fn parse<T: DeserializeOwned>(
+    node: &Node,
+    path: &str,
+    also: &[&str],
+    report: &mut Report,
+) -> Option<T> {
+    let mut tree = Cow::Borrowed(node);
+    let mut removed = Vec::new();
+    loop {
+        let context = Context { also, notices: RefCell::default() };
+        let root = De { node: &tree, path: Path::Root(path), context: &context };
+        let fault = match T::deserialize(root) {
+            Ok(value) => {
+                report.notices.append(&mut context.notices.take());
+                return removed.is_empty().then_some(value);
+            }
+            Err(fault) => fault,
+        };
+        let missing = fault.missing.is_some();
+        let Place { at, path: full, keys } = fault.place.unwrap_or_else(|| Place::of(root));
+        if missing && removed.contains(&keys) {
+            return None;
+        }
+        report.problem(&at, full, fault.message);
+        if !tree.to_mut().remove(&keys) {
+            return None;
+        }
+        removed.push(keys);
+    }
+}
+
+struct Context<'a> {
+    also: &'a [&'a str],
+    notices: RefCell<Vec<Notice>>,
+}
+
+/// The keys from the section's root to a value.
+#[derive(Clone, Copy)]
+enum Path<'a> {
+    Root(&'a str),
+    Key(&'a Path<'a>, &'a str),
+}
+
+impl Path<'_> {
+    fn keys(&self) -> Vec<String> {
+        match self {
+            Path::Root(_) => Vec::new(),
+            Path::Key(parent, key) => {
+                let mut keys = parent.keys();
+                keys.push((*key).to_owned());
+                keys
+            }
+        }
+    }
+
+    fn root(&self) -> &str {
+        match self {
+            Path::Root(root) => root,
+            Path::Key(parent, _) => parent.root(),
+        }
+    }
+
+    fn full(&self) -> String {
+        let mut full = self.root().to_owned();
+        for key in self.keys() {
+            if !full.is_empty() {
+                full.push('.');
+            }
+            full.push_str(&key);
+        }
+        full
+    }
+}
+
+/// Where a fault lies.
+#[derive(Debug)]
+struct Place {
+    at: At,
+    path: String,
+    keys: Vec<String>,
+}
+
+impl Place {
+    fn of(de: De<'_>) -> Place {
+        Place { at: de.node.at.clone(), path: de.path.full(), keys: de.path.keys() }
+    }
+}
+
+/// Why a value could not be read. The innermost value through which it passes puts its place to it.
+#[derive(Debug)]
+struct Fault {
+    message: String,
+    place: Option<Place>,
+    missing: Option<&'static str>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl de::Error for Fault {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Fault { message: message.to_string(), place: None, missing: None }
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let found = match found {
+            Unexpected::Bool(value) => Value::Bool(value),
+            Unexpected::Signed(value) => Value::Int(value.into()),
+            Unexpected::Unsigned(value) => Value::Int(value.into()),
+            Unexpected::Float(value) => Value::Float(value),
+            Unexpected::Str(text) => Value::Text(text.to_owned()),
+            Unexpected::Seq => Value::List(Vec::new()),
+            Unexpected::Map => Value::Map(Map::new()),
+            Unexpected::Unit => Value::Null,
+            other => return Self::custom(format_args!("expected {expected}, found {other}")),
+        };
+        Self::custom(format_args!("expected {expected}, found {found}"))
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::invalid_type(found, expected)
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let near = nearest(variant, expected.iter().copied());
+        let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        Self::custom(format_args!("expected one of {}, found {variant:?}{hint}", expected.join(", ")))
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Fault { missing: Some(field), ..Self::custom("must be set, there is no default") }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct De<'a> {
+    node: &'a Node,
+    path: Path<'a>,
+    context: &'a Context<'a>,
+}
+
+impl<'a> De<'a> {
+    fn place<T>(self, outcome: Result<T, Fault>) -> Result<T, Fault> {
+        outcome.map_err(|mut fault| {
+            if fault.place.is_none() {
+                let mut place = Place::of(self);
+                if let Some(field) = fault.missing {
+                    if let Some(entry) = self.node.map().and_then(|map| map.get(field)) {
+                        place.at = entry.node.at.clone();
+                    }
+                    place.path = Path::Key(&self.path, field).full();
+                    place.keys.push(field.to_owned());
+                }
+                fault.place = Some(place);
+            }
+            fault
+        })
+    }
+
+    fn fault<T>(self, message: impl fmt::Display) -> Result<T, Fault> {
+        self.place(Err(de::Error::custom(message)))
+    }
+
+    fn mismatch<T>(self, expected: &str, hint: &str) -> Result<T, Fault> {
+        self.fault(format_args!("expected {expected}, found {}{hint}", self.node.value))
+    }
+
+    fn refuse_unknown(self, map: &Map, fields: &'static [&'static str]) -> Result<(), Fault> {
+        let also = if matches!(self.path, Path::Root(_)) { self.context.also } else { &[] };
+        let unknown = map.iter().find(|(key, _)| !fields.contains(&key.as_str()));
+        let Some((key, entry)) = unknown else { return Ok(()) };
+        let mut keys = self.path.keys();
+        keys.push(key.clone());
+        let path = Path::Key(&self.path, key).full();
+        let hint = suggestion(key, fields.iter().chain(also).copied());
+        let place = Some(Place { at: entry.key.clone(), path, keys });
+        Err(Fault { place, ..de::Error::custom(format_args!("unknown key; {hint}")) })
+    }
+
+    /// A number of the machine type `name`.
+    fn number<'de, V: Visitor<'de>>(self, visitor: V, range: (i128, i128)) -> Result<V::Value, Fault> {
+        let (least, most) = range;
+        match &self.node.value {
+            Value::Int(value) if (least..=most).contains(value) => self.place(visit_integer(visitor, *value)),
+            Value::Text(text) if text.parse::<i128>().is_ok() => {
+                self.mismatch("a whole number", "; remove the quotes")
+            }
+            Value::Int(_) => self.mismatch(&format!("a whole number from {least} to {most}"), ""),
+            _ => self.mismatch("a whole number", ""),
+        }
+    }
+
+    /// The only kinds of value that need to know where they were written: files and secrets.
+    fn special<'de, V: Visitor<'de>>(self, name: &str, visitor: V) -> Result<V::Value, Fault> {
+        let secret = name == files::SECRET;
+        let Some(text) = self.node.text() else {
+            let found = if secret { "something else".to_owned() } else { self.node.value.to_string() };
+            return self.fault(format_args!("expected a string, found {found}; put it in quotes"));
+        };
+        let note = |message: String| {
+            let notice = Finding::new(&self.node.at, self.path.full(), message);
+            self.context.notices.borrow_mut().push(notice);
+        };
+        if secret || name == files::SECRET_IF_IT_HAS_A_USER && text.contains('@') {
+            match files::judge_secret(&self.node.at) {
+                Ok(remark) => remark.into_iter().for_each(note),
+                Err(message) => return self.fault(message),
+            }
+            return self.place(visitor.visit_str(text));
+        }
+        if name == files::SECRET_IF_IT_HAS_A_USER {
+            return self.place(visitor.visit_str(text));
+        }
+        match files::locate(name, text, &self.node.at, note) {
+            Ok(path) => self.place(visitor.visit_bytes(path.as_os_str().as_encoded_bytes())),
+            Err(message) => self.fault(message),
+        }
+    }
+}
+
+fn visit_integer<'de, V: Visitor<'de>>(visitor: V, value: i128) -> Result<V::Value, Fault> {
+    match (u64::try_from(value), i64::try_from(value)) {
+        (Ok(value), _) => visitor.visit_u64(value),
+        (_, Ok(value)) => visitor.visit_i64(value),
+        _ => visitor.visit_i128(value),
+    }
+}
+
+macro_rules! numbers {
+    ($($method:ident: $type:ty),*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            self.number(visitor, (<$type>::MIN.into(), <$type>::MAX.into()))
+        }
+    )*};
+}
+
+macro_rules! texts {
+    ($($method:ident),*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            match &self.node.value {
+                Value::Text(text) => self.place(visitor.visit_str(text)),
+                Value::List(_) | Value::Map(_) | Value::Null => self.mismatch("a string", ""),
+                _ => self.mismatch("a string", "; put it in quotes"),
+            }
+        }
+    )*};
+}
+
+impl<'de> de::Deserializer<'de> for De<'_> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.place(match &self.node.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Int(value) => visit_integer(visitor, *value),
+            Value::Float(value) => visitor.visit_f64(*value),
+            Value::Text(text) => visitor.visit_str(text),
+            Value::List(items) => visitor.visit_seq(Items { parent: &self, items, index: 0 }),
+            Value::Map(map) => visitor.visit_map(Entries::new(&self, map)),
+        })
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match &self.node.value {
+            Value::Bool(value) => self.place(visitor.visit_bool(*value)),
+            _ => self.mismatch("true or false", ""),
+        }
+    }
+
+    numbers! {
+        deserialize_u8: u8, deserialize_u16: u16, deserialize_u32: u32, deserialize_u64: u64,
+        deserialize_i8: i8, deserialize_i16: i16, deserialize_i32: i32, deserialize_i64: i64
+    }
+
+    texts! { deserialize_str, deserialize_string, deserialize_char }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match &self.node.value {
+            Value::Float(value) => self.place(visitor.visit_f64(*value)),
+            Value::Int(value) => self.place(visit_integer(visitor, *value)),
+            _ => self.mismatch("a number", ""),
+        }
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_f64(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match &self.node.value {
+            Value::Null => self.place(visitor.visit_none()),
+            _ => self.place(visitor.visit_some(self)),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        if files::is_special(name) { self.special(name, visitor) } else { visitor.visit_newtype_struct(self) }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match &self.node.value {
+            Value::List(items) => self.place(visitor.visit_seq(Items { parent: &self, items, index: 0 })),
+            _ => self.mismatch("a list", ""),
+        }
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match &self.node.value {
+            Value::Map(map) => self.place(visitor.visit_map(Entries::new(&self, map))),
+            Value::Null => self.place(visitor.visit_map(Entries::new(&self, &Map::new()))),
+            _ => self.mismatch("a map of keys and values", ""),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        if let Value::Map(map) = &self.node.value {
+            self.refuse_unknown(map, fields)?;
+        }
+        self.deserialize_map(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let Value::Text(text) = &self.node.value else {
+            return self.mismatch(&format!("one of {}", variants.join(", ")), "");
+        };
+        let variant: StrDeserializer<'_, Fault> = text.as_str().into_deserializer();
+        self.place(visitor.visit_enum(variant))
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_unit()
+    }
+
+    serde::forward_to_deserialize_any! {
+        i128 u128 bytes byte_buf unit unit_struct tuple tuple_struct identifier
+    }
+}
+
+/// The entries of a map, less those that are null.
+struct Entries<'a> {
+    parent: &'a De<'a>,
+    rest: std::collections::btree_map::Iter<'a, String, super::node::Entry>,
+    value: Option<(&'a str, &'a Node)>,
+}
+
+impl<'a> Entries<'a> {
+    fn new(parent: &'a De<'a>, map: &'a Map) -> Self {
+        Entries { parent, rest: map.iter(), value: None }
+    }
+}
+
+impl<'de> de::MapAccess<'de> for Entries<'_> {
+    type Error = Fault;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+        let Some((key, entry)) = self.rest.find(|(_, entry)| entry.node.value != Value::Null) else {
+            return Ok(None);
+        };
+        self.value = Some((key, &entry.node));
+        let key: StrDeserializer<'_, Fault> = key.as_str().into_deserializer();
+        seed.deserialize(key).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
+        let Some((key, node)) = self.value.take() else {
+            return Err(de::Error::custom("a value was asked for before its key"));
+        };
+        let value = De { node, path: Path::Key(&self.parent.path, key), context: self.parent.context };
+        value.place(seed.deserialize(value))
+    }
+}
+
+struct Items<'a> {
+    parent: &'a De<'a>,
+    items: &'a [Node],
+    index: usize,
+}
+
+impl<'de> de::SeqAccess<'de> for Items<'_> {
+    type Error = Fault;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+        let Some(node) = self.items.get(self.index) else { return Ok(None) };
+        let key = self.index.to_string();
+        self.index += 1;
+        let item = De { node, path: Path::Key(&self.parent.path, &key), context: self.parent.context };
+        item.place(seed.deserialize(item).map(Some))
+    }
+}

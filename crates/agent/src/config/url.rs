@@ -1,0 +1,393 @@
+//! The two URLs of the configuration: the broker's and a proxy's. An error never repeats what may be a password.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::{Serialize, Serializer};
+
+use super::files::{MASK, SECRET_IF_IT_HAS_A_USER, Secret};
+use super::finding::suggestion;
+use super::values::schema;
+
+/// How the broker is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `mqtts://`, `ssl://`, `tls://`: MQTT over TLS, port 8883.
+    Mqtts,
+    /// `wss://`: MQTT over WebSocket over TLS, port 443.
+    Wss,
+    /// `mqtt://`, `tcp://`: MQTT in the clear, port 1883.
+    Mqtt,
+    /// `ws://`: MQTT over WebSocket in the clear, port 80.
+    Ws,
+    /// `unix://`: MQTT over a unix socket.
+    Unix,
+}
+
+const SCHEMES: [(&str, Scheme); 8] = [
+    ("mqtts", Scheme::Mqtts),
+    ("ssl", Scheme::Mqtts),
+    ("tls", Scheme::Mqtts),
+    ("wss", Scheme::Wss),
+    ("mqtt", Scheme::Mqtt),
+    ("tcp", Scheme::Mqtt),
+    ("ws", Scheme::Ws),
+    ("unix", Scheme::Unix),
+];
+
+impl Scheme {
+    fn port(self) -> u16 {
+        match self {
+            Scheme::Mqtts => 8883,
+            Scheme::Wss => 443,
+            Scheme::Mqtt => 1883,
+            Scheme::Ws => 80,
+            Scheme::Unix => 0,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        SCHEMES.iter().find(|(_, scheme)| *scheme == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// Where the broker is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerUrl {
+    /// How it is spoken to.
+    pub scheme: Scheme,
+    /// A name, or an IP address without brackets. Empty with [`Scheme::Unix`].
+    pub host: String,
+    /// The TCP port. 0 with [`Scheme::Unix`].
+    pub port: u16,
+    /// The resource of a WebSocket, `/mqtt` if none is given; or the path of the unix socket. Else empty.
+    pub path: String,
+}
+
+impl BrokerUrl {
+    /// Reads `SCHEME://HOST[:PORT][/PATH]` or `unix:///PATH`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = split_scheme(text, "mqtts://broker.example:8883", &SCHEMES)?;
+        if scheme == Scheme::Unix {
+            let path =
+                Some(rest).filter(|path| path.len() > 1 && path.starts_with('/') && !path.contains('\0'));
+            let path = path.ok_or("a unix socket is written as unix:///run/broker.sock")?.to_owned();
+            return Ok(BrokerUrl { scheme, host: String::new(), port: 0, path });
+        }
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err(
+                "must not contain a user or password; use mqtt.username and mqtt.password_file".into()
+            );
+        }
+        let (host, port) = host_and_port(authority)?;
+        let port = port.unwrap_or(scheme.port());
+        Ok(BrokerUrl { scheme, host, port, path: resource(scheme, path)? })
+    }
+
+    /// Whether everyone on the way can read along.
+    pub fn is_plaintext(&self) -> bool {
+        matches!(self.scheme, Scheme::Mqtt | Scheme::Ws)
+    }
+
+    /// Whether there is no way: the broker runs on this machine.
+    pub fn is_local(&self) -> bool {
+        self.scheme == Scheme::Unix
+            || self.host.eq_ignore_ascii_case("localhost")
+            || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BrokerUrl { scheme, host, port, path } = self;
+        match scheme {
+            Scheme::Unix => write!(f, "unix://{path}"),
+            _ => write!(f, "{}://{}:{port}{path}", scheme.name(), Bracketed(host)),
+        }
+    }
+}
+
+/// A host as it stands in a URL.
+struct Bracketed<'a>(&'a str);
+
+impl fmt::Display for Bracketed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.contains(':') { write!(f, "[{}]", self.0) } else { f.write_str(self.0) }
+    }
+}
+
+/// What a proxy speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyKind {
+    /// HTTP CONNECT.
+    Http,
+    /// SOCKS 5; the proxy resolves the broker's name.
+    Socks5,
+}
+
+/// A proxy on the way to the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// What it speaks.
+    pub kind: ProxyKind,
+    /// A name, or an IP address without brackets.
+    pub host: String,
+    /// Its TCP port.
+    pub port: u16,
+    /// Who we are to it: user and password.
+    pub credentials: Option<(String, Secret)>,
+}
+
+impl Proxy {
+    /// Reads `http://[USER:PASSWORD@]HOST:PORT` or `socks5://…`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let kinds = [("http", ProxyKind::Http), ("socks5", ProxyKind::Socks5)];
+        let (kind, rest) = split_scheme(text, "http://proxy.example:3128", &kinds)?;
+        let (credentials, authority) = match rest.rsplit_once('@') {
+            Some((user, authority)) => (Some(credentials(user)?), authority),
+            None => (None, rest),
+        };
+        let (host, port) = host_and_port(authority.strip_suffix('/').unwrap_or(authority))?;
+        let port = port.ok_or("the port of a proxy must be given")?;
+        Ok(Proxy { kind, host, port, credentials })
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.kind == ProxyKind::Http { "http://" } else { "socks5://" })?;
+        if self.credentials.is_some() {
+            write!(f, "{MASK}@")?;
+        }
+        write!(f, "{}:{}", Bracketed(&self.host), self.port)
+    }
+}
+
+fn split_scheme<'t, T: Copy>(
+    text: &'t str,
+    example: &str,
+    known: &[(&'static str, T)],
+) -> Result<(T, &'t str), String> {
+    let (name, rest) = text.split_once("://").ok_or_else(|| format!("expected a URL such as {example}"))?;
+    match known.iter().find(|(scheme, _)| name.eq_ignore_ascii_case(scheme)) {
+        Some((_, scheme)) => Ok((*scheme, rest)),
+        None if name.chars().all(|c| c.is_ascii_alphanumeric()) => {
+            let hint = suggestion(name, known.iter().map(|(scheme, _)| *scheme));
+            Err(format!("the scheme `{name}` is unknown; {hint}"))
+        }
+        None => Err(format!("expected a URL such as {example}")),
+    }
+}
+
+fn host_and_port(authority: &str) -> Result<(String, Option<u16>), String> {
+    let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let (host, port) = match bracketed {
+        Some((address, rest)) => {
+            let address = address.parse::<Ipv6Addr>();
+            let address = address.map_err(|_| "what is in brackets is no IPv6 address".to_owned())?;
+            (
+                address.to_string(),
+                if rest.is_empty() { None } else { Some(rest.strip_prefix(':').unwrap_or("")) },
+            )
+        }
+        None if authority.matches(':').count() > 1 => {
+            return Err("an IPv6 address is written in brackets: [::1]:8883".to_owned());
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (name(host)?, Some(port)),
+            None => (name(authority)?, None),
+        },
+    };
+    Ok((host, port.map(port_number).transpose()?))
+}
+
+fn port_number(text: &str) -> Result<u16, String> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let port = text.parse().ok().filter(|port| digits && *port != 0);
+    port.ok_or_else(|| "the port is no number from 1 to 65535".to_owned())
+}
+
+/// A DNS name (RFC 1123, and `_`), or an IPv4 address.
+fn name(host: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if host.is_empty() {
+        return Err("the host is missing".to_owned());
+    }
+    let relative = host.strip_suffix('.').unwrap_or(host);
+    if host.len() > 253 || !relative.split('.').all(label) {
+        return Err("the host is neither a DNS name nor an IP address".to_owned());
+    }
+    if host.bytes().all(|b| matches!(b, b'0'..=b'9' | b'.')) && host.parse::<Ipv4Addr>().is_err() {
+        return Err("the host looks like an IPv4 address, but is none".to_owned());
+    }
+    Ok(host.to_owned())
+}
+
+fn resource(scheme: Scheme, path: &str) -> Result<String, String> {
+    match scheme {
+        Scheme::Ws | Scheme::Wss if matches!(path, "" | "/") => Ok("/mqtt".to_owned()),
+        Scheme::Ws | Scheme::Wss => {
+            let visible = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+            if visible { Ok(path.to_owned()) } else { Err("the path is not one of a URL".to_owned()) }
+        }
+        _ if matches!(path, "" | "/") => Ok(String::new()),
+        _ => Err("only ws:// and wss:// have a path".to_owned()),
+    }
+}
+
+fn credentials(userinfo: &str) -> Result<(String, Secret), String> {
+    let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+    let text = |part| percent_decoded(part).and_then(|bytes| String::from_utf8(bytes).ok());
+    let user = text(user).filter(|user| !user.is_empty());
+    let password = percent_decoded(password).map(Secret::new);
+    user.zip(password).ok_or_else(|| "the user or password is not percent-encoded as in a URL".to_owned())
+}
+
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                u8::try_from(digit(bytes.next())? * 16 + digit(bytes.next())?).ok()?
+            }
+            byte => byte,
+        });
+    }
+    Some(decoded)
+}
+
+struct Url<T> {
+    parse: fn(&str) -> Result<T, String>,
+}
+
+impl<T> Visitor<'_> for Url<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a URL")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.parse)(text).map_err(E::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for BrokerUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Url { parse: BrokerUrl::parse })
+    }
+}
+
+impl<'de> Deserialize<'de> for Proxy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(SECRET_IF_IT_HAS_A_USER, Url { parse: Proxy::parse })
+    }
+}
+
+impl Serialize for BrokerUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Proxy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+schema!(BrokerUrl, { "type": "string", "pattern": "^((mqtts?|ssl|tls|tcp|wss?)://[^/@]|unix:///)" });
+schema!(Proxy, { "type": "string", "pattern": "^(http|socks5)://" });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_get_the_port_and_path_of_their_scheme() {
+        for (text, shown, local, plaintext) in [
+            ("mqtts://broker.example", "mqtts://broker.example:8883", false, false),
+            ("ssl://broker.example:1234/", "mqtts://broker.example:1234", false, false),
+            ("TLS://10.0.0.1", "mqtts://10.0.0.1:8883", false, false),
+            ("wss://b", "wss://b:443/mqtt", false, false),
+            ("wss://b/x/y?z=1", "wss://b:443/x/y?z=1", false, false),
+            ("ws://[::1]:8080/", "ws://[::1]:8080/mqtt", true, true),
+            ("mqtt://LocalHost", "mqtt://LocalHost:1883", true, true),
+            ("tcp://127.1.2.3", "mqtt://127.1.2.3:1883", true, true),
+            ("tcp://[fd00::1]", "mqtt://[fd00::1]:1883", false, true),
+            ("mqtt://127.0.0.1.example", "mqtt://127.0.0.1.example:1883", false, true),
+            ("mqtt://localhost.example", "mqtt://localhost.example:1883", false, true),
+            ("unix:///run/broker.sock", "unix:///run/broker.sock", true, false),
+        ] {
+            let url = BrokerUrl::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(url.to_string(), shown);
+            assert_eq!((url.is_local(), url.is_plaintext()), (local, plaintext), "{text}");
+            assert_eq!(BrokerUrl::parse(shown), Ok(url));
+        }
+    }
+
+    #[test]
+    fn what_is_no_broker_is_refused_with_the_reason() {
+        let example = "expected a URL such as mqtts://broker.example:8883";
+        for (text, reason) in [
+            ("", example),
+            ("broker.example:8883", example),
+            ("a b://c", example),
+            ("mqtss://b", "the scheme `mqtss` is unknown; did you mean `mqtts`?"),
+            (
+                "http://b",
+                "the scheme `http` is unknown; known here: mqtt, mqtts, ssl, tcp, tls, unix, ws, wss",
+            ),
+            ("mqtts://", "the host is missing"),
+            ("mqtts://:8883", "the host is missing"),
+            ("mqtts://a b", "the host is neither a DNS name nor an IP address"),
+            ("mqtts://a..b", "the host is neither a DNS name nor an IP address"),
+            ("mqtts://1.2.3.256", "the host looks like an IPv4 address, but is none"),
+            ("mqtts://b:0", "the port is no number from 1 to 65535"),
+            ("mqtts://b:65536", "the port is no number from 1 to 65535"),
+            ("mqtts://b:+1", "the port is no number from 1 to 65535"),
+            ("mqtts://b:", "the port is no number from 1 to 65535"),
+            ("mqtts://[::1]8883", "the port is no number from 1 to 65535"),
+            ("mqtts://::1", "an IPv6 address is written in brackets: [::1]:8883"),
+            ("mqtts://[::x]", "what is in brackets is no IPv6 address"),
+            ("mqtts://b/path", "only ws:// and wss:// have a path"),
+            ("wss://b?x", "the path is not one of a URL"),
+            ("wss://b/a#b", "the path is not one of a URL"),
+            ("unix://run/broker.sock", "a unix socket is written as unix:///run/broker.sock"),
+            ("unix:///", "a unix socket is written as unix:///run/broker.sock"),
+            (
+                "mqtts://me:hunter2@b",
+                "must not contain a user or password; use mqtt.username and mqtt.password_file",
+            ),
+        ] {
+            assert_eq!(BrokerUrl::parse(text), Err(reason.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_password_of_a_proxy_is_decoded_and_hidden() {
+        let proxy = Proxy::parse("http://me:p%40%3a%ff@proxy.example:3128/").unwrap();
+        let (user, password) = proxy.credentials.clone().unwrap();
+        assert_eq!((user.as_str(), password.bytes()), ("me", &b"p@:\xff"[..]));
+        assert_eq!(proxy.to_string(), "http://********@proxy.example:3128");
+        let proxy = Proxy::parse("socks5://[::1]:1080").unwrap();
+        assert_eq!((proxy.kind, proxy.host.as_str()), (ProxyKind::Socks5, "::1"));
+        for (text, reason) in [
+            ("http://b", "the port of a proxy must be given"),
+            ("https://b:1", "the scheme `https` is unknown; did you mean `http`?"),
+            ("http://:x@b:1", "the user or password is not percent-encoded as in a URL"),
+            ("http://a:hunter2%zz@b:1", "the user or password is not percent-encoded as in a URL"),
+        ] {
+            assert_eq!(Proxy::parse(text), Err(reason.to_owned()), "{text}");
+        }
+    }
+}
