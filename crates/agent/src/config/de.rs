@@ -147,7 +147,7 @@ impl de::Error for Fault {
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let near = nearest(variant, expected.iter().copied());
         let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        Self::custom(format_args!("expected {}, found {variant:?}{hint}", expected.join(" or ")))
+        Self::custom(format_args!("expected one of {}, found {variant:?}{hint}", expected.join(", ")))
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -359,7 +359,7 @@ impl<'de> de::Deserializer<'de> for De<'_> {
         visitor: V,
     ) -> Result<V::Value, Fault> {
         let Value::Text(text) = &self.node.value else {
-            return self.mismatch(&variants.join(" or "), "");
+            return self.mismatch(&format!("one of {}", variants.join(", ")), "");
         };
         let variant: StrDeserializer<'_, Fault> = text.as_str().into_deserializer();
         self.place(visitor.visit_enum(variant))
