@@ -89,6 +89,21 @@ pub struct Config {
     pub services: Services,
 }
 
+impl Config {
+    /// The sections, services apart, in which `other` is different: a running agent cannot change those.
+    pub fn differences(&self, other: &Config) -> Vec<&'static str> {
+        let same = [
+            ("mqtt", self.mqtt == other.mqtt),
+            ("outbox", self.outbox == other.outbox),
+            ("identity", self.identity == other.identity),
+            ("paths", self.paths == other.paths),
+            ("policy", self.policy == other.policy),
+            ("log.format", self.log.format == other.log.format),
+        ];
+        same.into_iter().filter(|(_, same)| !same).map(|(section, _)| section).collect()
+    }
+}
+
 /// The keys of [`Config`].
 const SECTIONS: [&str; 7] = ["identity", "log", "mqtt", "outbox", "paths", "policy", "services"];
 

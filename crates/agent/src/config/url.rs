@@ -37,6 +37,16 @@ const SCHEMES: [(&str, Scheme); 8] = [
 ];
 
 impl Scheme {
+    /// Over TLS.
+    pub(crate) fn encrypted(self) -> bool {
+        matches!(self, Self::Mqtts | Self::Wss)
+    }
+
+    /// Over WebSocket.
+    pub(crate) fn websocket(self) -> bool {
+        matches!(self, Self::Wss | Self::Ws)
+    }
+
     fn port(self) -> u16 {
         match self {
             Scheme::Mqtts => 8883,
