@@ -3,4 +3,21 @@
 //!
 //! Start reading at `ARCHITECTURE.md`.
 
+pub mod agent;
+pub mod board;
+pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod control;
+pub mod identity;
+pub mod log;
+pub mod mqtt;
+pub mod presence;
+pub mod register;
+pub mod service;
+pub mod services;
+pub mod status;
+pub mod store;
+pub mod supervisor;
+mod sys;
+pub mod systemd;
