@@ -142,9 +142,18 @@ pub struct Store {
 struct Shared {
     /// The opened folder, which holds the lock. The folder and not a file in it: a full or read-only disk
     /// must not keep the agent from starting.
-    _lock: File,
+    lock: File,
     /// One writer at a time: the temporary file's name is the same for each.
     writing: Mutex<()>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child that has the descriptor until its exec.
+        if let Err(e) = flock(&self.lock, FlockOperation::Unlock) {
+            tracing::debug!(error = %e, "left the state folder locked");
+        }
+    }
 }
 
 impl Store {
@@ -156,7 +165,7 @@ impl Store {
         keep_private(dir, &handle)?;
         note_pid(dir);
         remove_temps(dir);
-        let shared = Shared { _lock: handle, writing: Mutex::new(()) };
+        let shared = Shared { lock: handle, writing: Mutex::new(()) };
         Ok(Self { dir: dir.into(), shared: Arc::new(shared) })
     }
 
