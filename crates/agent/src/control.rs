@@ -97,8 +97,8 @@ pub enum Error {
 pub struct Control {
     listener: UnixListener,
     path: PathBuf,
-    /// What tells a dead daemon's socket from a living one's. Released after the socket is gone.
-    _lock: File,
+    /// What tells a dead daemon's socket from a living one's.
+    lock: File,
 }
 
 impl Control {
@@ -112,7 +112,7 @@ impl Control {
         let lock = lock(run)?;
         let path = run.join(SOCKET);
         let listener = listen(&path).map_err(|source| Error::Listen { path: path.clone(), source })?;
-        Ok(Self { listener, path, _lock: lock })
+        Ok(Self { listener, path, lock })
     }
 
     /// Where it listens.
@@ -167,6 +167,11 @@ impl Drop for Control {
     fn drop(&mut self) {
         if let Err(e) = fs::remove_file(&self.path) {
             tracing::debug!(socket = %self.path.display(), error = %e, "left the control socket");
+        }
+        // After the socket is gone. Closing alone would leave the lock to a child that has the descriptor until
+        // its exec.
+        if let Err(e) = flock(&self.lock, FlockOperation::Unlock) {
+            tracing::debug!(error = %e, "left the control socket locked");
         }
     }
 }

@@ -142,9 +142,20 @@ pub struct Store {
 struct Shared {
     /// The opened folder, which holds the lock. The folder and not a file in it: a full or read-only disk
     /// must not keep the agent from starting. None in a store that is nowhere.
-    _lock: Option<File>,
+    lock: Option<File>,
     /// One writer at a time: the temporary file's name is the same for each.
     writing: Mutex<()>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child that has the descriptor until its exec.
+        if let Some(lock) = &self.lock
+            && let Err(e) = flock(lock, FlockOperation::Unlock)
+        {
+            tracing::debug!(error = %e, "left the state folder locked");
+        }
+    }
 }
 
 impl Store {
@@ -156,13 +167,13 @@ impl Store {
         keep_private(dir, &handle)?;
         note_pid(dir);
         remove_temps(dir);
-        let shared = Shared { _lock: Some(handle), writing: Mutex::new(()) };
+        let shared = Shared { lock: Some(handle), writing: Mutex::new(()) };
         Ok(Self { dir: dir.into(), shared: Arc::new(shared) })
     }
 
     /// A store without a folder, for checking a configuration: nothing is in it and nothing can be written.
     pub fn nowhere() -> Self {
-        let shared = Shared { _lock: None, writing: Mutex::new(()) };
+        let shared = Shared { lock: None, writing: Mutex::new(()) };
         Self { dir: PathBuf::from("/nonexistent"), shared: Arc::new(shared) }
     }
 

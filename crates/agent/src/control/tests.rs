@@ -134,6 +134,15 @@ async fn a_dead_daemons_socket_is_replaced_and_a_living_ones_is_not() {
 }
 
 #[tokio::test]
+async fn a_child_that_still_has_the_lock_keeps_nobody_out() {
+    let run = tempfile::tempdir().unwrap();
+    let control = Control::bind(run.path()).unwrap();
+    let _childs = control.lock.try_clone().unwrap();
+    drop(control);
+    Control::bind(run.path()).unwrap();
+}
+
+#[tokio::test]
 async fn a_handlers_refusal_and_a_dumb_daemon_are_told() {
     let run = tempfile::tempdir().unwrap();
     let control = Control::bind(run.path()).unwrap();

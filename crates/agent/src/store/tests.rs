@@ -91,6 +91,15 @@ fn a_second_agent_is_told_who_holds_the_folder() {
 }
 
 #[test]
+fn a_child_that_still_has_the_descriptor_keeps_nobody_out() {
+    let (_dir, store) = fresh();
+    let _childs = store.shared.lock.as_ref().unwrap().try_clone().unwrap();
+    let path = store.path().to_owned();
+    drop(store);
+    Store::open(&path).unwrap();
+}
+
+#[test]
 fn takes_the_folder_from_others() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
