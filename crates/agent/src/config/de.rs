@@ -22,28 +22,37 @@ pub(super) fn parse<T: DeserializeOwned>(
     also: &[&str],
     report: &mut Report,
 ) -> Option<T> {
-    let mut tree = Cow::Borrowed(node);
-    let mut removed = Vec::new();
+    let mut attempt = Attempt { tree: Cow::Borrowed(node), removed: Vec::new() };
     loop {
         let context = Context { also, notices: RefCell::default() };
-        let root = De { node: &tree, path: Path::Root(path), context: &context };
-        let fault = match T::deserialize(root) {
+        let root = De { node: &attempt.tree, path: Path::Root(path), context: &context };
+        match root.place(T::deserialize(root)) {
             Ok(value) => {
                 report.notices.append(&mut context.notices.take());
-                return removed.is_empty().then_some(value);
+                return attempt.removed.is_empty().then_some(value);
             }
-            Err(fault) => fault,
-        };
-        let missing = fault.missing.is_some();
-        let Place { at, path: full, keys } = fault.place.unwrap_or_else(|| Place::of(root));
-        if missing && removed.contains(&keys) {
+            Err(fault) => attempt.without(fault, report)?,
+        }
+    }
+}
+
+/// What is left of a tree after the faults that were found so far.
+struct Attempt<'a> {
+    tree: Cow<'a, Node>,
+    removed: Vec<Vec<String>>,
+}
+
+impl Attempt<'_> {
+    /// Reports `fault` and takes its cause out; `None` if there is nothing left to try.
+    fn without(&mut self, fault: Fault, report: &mut Report) -> Option<()> {
+        let Place { at, path, keys } = fault.place?;
+        if fault.missing.is_some() && self.removed.contains(&keys) {
             return None;
         }
-        report.problem(&at, full, fault.message);
-        if !tree.to_mut().remove(&keys) {
-            return None;
-        }
-        removed.push(keys);
+        report.problem(&at, path, fault.message);
+        let found = self.tree.to_mut().remove(&keys);
+        self.removed.push(keys);
+        found.then_some(())
     }
 }
 
@@ -164,28 +173,35 @@ struct De<'a> {
 
 impl<'a> De<'a> {
     fn place<T>(self, outcome: Result<T, Fault>) -> Result<T, Fault> {
-        outcome.map_err(|mut fault| {
-            if fault.place.is_none() {
-                let mut place = Place::of(self);
-                if let Some(field) = fault.missing {
-                    if let Some(entry) = self.node.map().and_then(|map| map.get(field)) {
-                        place.at = entry.node.at.clone();
-                    }
-                    place.path = Path::Key(&self.path, field).full();
-                    place.keys.push(field.to_owned());
-                }
-                fault.place = Some(place);
+        outcome.map_err(|fault| if fault.place.is_none() { self.placed(fault) } else { fault })
+    }
+
+    // Apart from its generic caller, as the others that are cold: there is a copy of that for every type.
+    #[cold]
+    #[inline(never)]
+    fn placed(self, mut fault: Fault) -> Fault {
+        let mut place = Place::of(self);
+        if let Some(field) = fault.missing {
+            if let Some(entry) = self.node.map().and_then(|map| map.get(field)) {
+                place.at = entry.node.at.clone();
             }
-            fault
-        })
+            place.path = Path::Key(&self.path, field).full();
+            place.keys.push(field.to_owned());
+        }
+        fault.place = Some(place);
+        fault
     }
 
-    fn fault<T>(self, message: impl fmt::Display) -> Result<T, Fault> {
-        self.place(Err(de::Error::custom(message)))
+    #[cold]
+    #[inline(never)]
+    fn fault(self, message: String) -> Fault {
+        self.placed(de::Error::custom(message))
     }
 
-    fn mismatch<T>(self, expected: &str, hint: &str) -> Result<T, Fault> {
-        self.fault(format_args!("expected {expected}, found {}{hint}", self.node.value))
+    #[cold]
+    #[inline(never)]
+    fn mismatch(self, expected: &str, hint: &str) -> Fault {
+        self.fault(format!("expected {expected}, found {}{hint}", self.node.value))
     }
 
     fn refuse_unknown(self, map: &Map, fields: &'static [&'static str]) -> Result<(), Fault> {
@@ -200,45 +216,52 @@ impl<'a> De<'a> {
         Err(Fault { place, ..de::Error::custom(format_args!("unknown key; {hint}")) })
     }
 
-    /// A number of the machine type `name`.
-    fn number<'de, V: Visitor<'de>>(self, visitor: V, range: (i128, i128)) -> Result<V::Value, Fault> {
-        let (least, most) = range;
-        match &self.node.value {
-            Value::Int(value) if (least..=most).contains(value) => self.place(visit_integer(visitor, *value)),
+    /// A whole number in `range`.
+    fn number(self, (least, most): (i128, i128)) -> Result<i128, Fault> {
+        Err(match &self.node.value {
+            Value::Int(value) if (least..=most).contains(value) => return Ok(*value),
+            Value::Int(_) => self.mismatch(&format!("a whole number from {least} to {most}"), ""),
             Value::Text(text) if text.parse::<i128>().is_ok() => {
                 self.mismatch("a whole number", "; remove the quotes")
             }
-            Value::Int(_) => self.mismatch(&format!("a whole number from {least} to {most}"), ""),
             _ => self.mismatch("a whole number", ""),
-        }
+        })
     }
 
-    /// The only kinds of value that need to know where they were written: files and secrets.
-    fn special<'de, V: Visitor<'de>>(self, name: &str, visitor: V) -> Result<V::Value, Fault> {
-        let secret = name == files::SECRET;
-        let Some(text) = self.node.text() else {
-            let found = if secret { "something else".to_owned() } else { self.node.value.to_string() };
-            return self.fault(format_args!("expected a string, found {found}; put it in quotes"));
-        };
+    fn text(self) -> Result<&'a str, Fault> {
+        Err(match &self.node.value {
+            Value::Text(text) => return Ok(text),
+            Value::List(_) | Value::Map(_) | Value::Null => self.mismatch("a string", ""),
+            _ => self.mismatch("a string", "; put it in quotes"),
+        })
+    }
+
+    /// The only kinds of value that need to know where they were written: secrets, and paths of files.
+    fn special(self, name: &str) -> Result<Special<'a>, Fault> {
         let note = |message: String| {
             let notice = Finding::new(&self.node.at, self.path.full(), message);
             self.context.notices.borrow_mut().push(notice);
         };
-        if secret || name == files::SECRET_IF_IT_HAS_A_USER && text.contains('@') {
-            match files::judge_secret(&self.node.at) {
-                Ok(remark) => remark.into_iter().for_each(note),
-                Err(message) => return self.fault(message),
+        if name == files::SECRET && self.node.text().is_none() {
+            return Err(self.fault("expected a string, found something else; put it in quotes".to_owned()));
+        }
+        let text = self.text()?;
+        if name == files::SECRET || name == files::SECRET_IF_IT_HAS_A_USER {
+            if name == files::SECRET || text.contains('@') {
+                let remark = files::judge_secret(&self.node.at).map_err(|message| self.fault(message))?;
+                remark.into_iter().for_each(note);
             }
-            return self.place(visitor.visit_str(text));
+            return Ok(Special::Text(text));
         }
-        if name == files::SECRET_IF_IT_HAS_A_USER {
-            return self.place(visitor.visit_str(text));
-        }
-        match files::locate(name, text, &self.node.at, note) {
-            Ok(path) => self.place(visitor.visit_bytes(path.as_os_str().as_encoded_bytes())),
-            Err(message) => self.fault(message),
-        }
+        files::locate(name, text, &self.node.at, note)
+            .map(Special::Path)
+            .map_err(|message| self.fault(message))
     }
+}
+
+enum Special<'a> {
+    Text(&'a str),
+    Path(std::path::PathBuf),
 }
 
 fn visit_integer<'de, V: Visitor<'de>>(visitor: V, value: i128) -> Result<V::Value, Fault> {
@@ -252,7 +275,8 @@ fn visit_integer<'de, V: Visitor<'de>>(visitor: V, value: i128) -> Result<V::Val
 macro_rules! numbers {
     ($($method:ident: $type:ty),*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-            self.number(visitor, (<$type>::MIN.into(), <$type>::MAX.into()))
+            let value = self.number((<$type>::MIN.into(), <$type>::MAX.into()))?;
+            self.place(visit_integer(visitor, value))
         }
     )*};
 }
@@ -260,11 +284,8 @@ macro_rules! numbers {
 macro_rules! texts {
     ($($method:ident),*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-            match &self.node.value {
-                Value::Text(text) => self.place(visitor.visit_str(text)),
-                Value::List(_) | Value::Map(_) | Value::Null => self.mismatch("a string", ""),
-                _ => self.mismatch("a string", "; put it in quotes"),
-            }
+            let text = self.text()?;
+            self.place(visitor.visit_str(text))
         }
     )*};
 }
@@ -287,7 +308,7 @@ impl<'de> de::Deserializer<'de> for De<'_> {
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.node.value {
             Value::Bool(value) => self.place(visitor.visit_bool(*value)),
-            _ => self.mismatch("true or false", ""),
+            _ => Err(self.mismatch("true or false", "")),
         }
     }
 
@@ -302,7 +323,7 @@ impl<'de> de::Deserializer<'de> for De<'_> {
         match &self.node.value {
             Value::Float(value) => self.place(visitor.visit_f64(*value)),
             Value::Int(value) => self.place(visit_integer(visitor, *value)),
-            _ => self.mismatch("a number", ""),
+            _ => Err(self.mismatch("a number", "")),
         }
     }
 
@@ -322,13 +343,19 @@ impl<'de> de::Deserializer<'de> for De<'_> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        if files::is_special(name) { self.special(name, visitor) } else { visitor.visit_newtype_struct(self) }
+        if !files::is_special(name) {
+            return self.place(visitor.visit_newtype_struct(self));
+        }
+        self.place(match self.special(name)? {
+            Special::Text(text) => visitor.visit_str(text),
+            Special::Path(path) => visitor.visit_bytes(path.as_os_str().as_encoded_bytes()),
+        })
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.node.value {
             Value::List(items) => self.place(visitor.visit_seq(Items { parent: &self, items, index: 0 })),
-            _ => self.mismatch("a list", ""),
+            _ => Err(self.mismatch("a list", "")),
         }
     }
 
@@ -336,7 +363,7 @@ impl<'de> de::Deserializer<'de> for De<'_> {
         match &self.node.value {
             Value::Map(map) => self.place(visitor.visit_map(Entries::new(&self, map))),
             Value::Null => self.place(visitor.visit_map(Entries::new(&self, &Map::new()))),
-            _ => self.mismatch("a map of keys and values", ""),
+            _ => Err(self.mismatch("a map of keys and values", "")),
         }
     }
 
@@ -359,7 +386,7 @@ impl<'de> de::Deserializer<'de> for De<'_> {
         visitor: V,
     ) -> Result<V::Value, Fault> {
         let Value::Text(text) = &self.node.value else {
-            return self.mismatch(&format!("one of {}", variants.join(", ")), "");
+            return Err(self.mismatch(&format!("one of {}", variants.join(", ")), ""));
         };
         let variant: StrDeserializer<'_, Fault> = text.as_str().into_deserializer();
         self.place(visitor.visit_enum(variant))

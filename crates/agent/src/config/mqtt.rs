@@ -21,8 +21,8 @@ const MAX_STRING: usize = 65_535;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mqtt {
-    /// URL of the broker: mqtts://, ssl://, tls:// or wss://HOST[:PORT], or unix:///PATH. mqtt://, tcp:// and ws:// only
-    /// to this machine, unless allow_plaintext is true.
+    /// URL of the broker: `mqtts://HOST:PORT`, also ssl, tls, wss, or `unix:///PATH`. mqtt, tcp and ws only to this
+    /// machine, unless allow_plaintext is true.
     pub broker: BrokerUrl,
     /// Whether the way to a broker on another machine may be unencrypted.
     #[serde(default)]
@@ -51,7 +51,7 @@ pub struct Mqtt {
     /// File with the password, readable by its owner only.
     #[serde(default)]
     pub password_file: Option<SecretFile>,
-    /// URL of a proxy on the way: http://HOST:PORT or socks5://HOST:PORT, with USER:PASSWORD@ if need be.
+    /// URL of a proxy on the way: `http://HOST:PORT` or `socks5://HOST:PORT`, with `USER:PASSWORD@` if need be.
     #[serde(default)]
     pub proxy: Option<Proxy>,
     /// How topics are laid out: a tree per device, or the flat topics of IOT-Cloud.
