@@ -1,0 +1,38 @@
+//! Presence: birth, will, goodbye and heartbeat of a real agent, on a real broker.
+
+#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
+
+mod support;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{Home, SOON};
+use testkit::{client::Watcher, mosquitto::Mosquitto};
+
+/// Online, alive, offline on SIGTERM with exit 0; offline by the will on SIGKILL.
+#[tokio::test]
+async fn a_life_and_a_death() {
+    let broker = Mosquitto::plain().await.unwrap();
+    let watcher = Watcher::start(&broker, "iot/#").await.unwrap();
+    let home = Home::new(&format!("mqtt://127.0.0.1:{}", broker.port())).device("d1");
+
+    let mut agent = home.start();
+    let birth = watcher.next_on("iot/d1/status", SOON).await.unwrap().json().unwrap();
+    assert_eq!((&birth["state"], &birth["device_id"]), (&Value::from("online"), &Value::from("d1")));
+    let beat = watcher.next_on("iot/d1/heartbeat", SOON).await.unwrap().json().unwrap();
+    assert_eq!((&beat["status"], &beat["seq"]), (&Value::from("1"), &Value::from(1)));
+    assert_eq!(beat["run_id"], birth["run_id"]);
+    agent.terminate().unwrap();
+    assert!(agent.wait_exit(SOON).await.unwrap().success());
+    let goodbye = watcher.next_on("iot/d1/status", SOON).await.unwrap().json().unwrap();
+    assert_eq!((&goodbye["state"], &goodbye["reason"]), (&Value::from("offline"), &Value::from("shutdown")));
+
+    let agent = home.start();
+    let again = watcher.next_on("iot/d1/status", SOON).await.unwrap().json().unwrap();
+    assert_eq!(again["state"], "online");
+    assert_ne!(again["run_id"], birth["run_id"]);
+    agent.signal(Signal::KILL).unwrap();
+    let will = watcher.next_on("iot/d1/status", SOON).await.unwrap().json().unwrap();
+    assert_eq!((&will["state"], &will["reason"]), (&Value::from("offline"), &Value::from("connection_lost")));
+    assert_eq!(will["run_id"], again["run_id"]);
+}
