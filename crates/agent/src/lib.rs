@@ -9,6 +9,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+#[cfg(test)]
+mod harness;
 pub mod identity;
 pub mod log;
 pub mod mqtt;

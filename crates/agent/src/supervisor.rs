@@ -172,7 +172,7 @@ pub(crate) fn check(registry: &[Entry], shared: &Arc<Shared>, services: &Service
         let ctx = Context {
             name: entry.name,
             shared: Arc::clone(shared),
-            mqtt: Mqtt::disconnected(),
+            mqtt: Mqtt::disconnected(0),
             shutdown: CancellationToken::new(),
         };
         drop((entry.load)(&section, ctx)?);

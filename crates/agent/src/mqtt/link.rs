@@ -19,7 +19,7 @@ use super::{
     outbox::Queued,
     router::Routed,
     session::{Session, WINDOW},
-    transport::Stream,
+    transport::{Stream, explain},
 };
 
 /// How long the broker may take for CONNACK, for a SUBACK, for any PUBACK while messages are in flight, and
@@ -55,6 +55,8 @@ pub(super) enum Lost {
     Disconnected(String),
     #[error("another client took over the session")]
     TakenOver,
+    #[error("{0}")]
+    Tls(String),
     #[error("connection broken")]
     Io(#[source] io::Error),
     #[error("the broker sent something that is no MQTT")]
@@ -472,6 +474,10 @@ impl<'a> Link<'a> {
     }
 
     fn broken(&self, error: io::Error) -> Lost {
+        // Under TLS 1.3 a broker refuses our certificate only after the handshake.
+        if let Some(reason) = explain(&error) {
+            return Lost::Tls(reason);
+        }
         let reset = matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof);
         if reset && self.phase == Phase::Connack { Lost::ClosedBeforeConnack } else { Lost::Io(error) }
     }

@@ -203,8 +203,8 @@ pub fn new(settings: Settings, presence: impl Presence) -> (Mqtt, Driver) {
 
 impl Mqtt {
     /// A handle without a driver: claims are taken, nothing is ever sent. For checking a configuration.
-    pub fn disconnected() -> Self {
-        Self { shared: Shared::new(0) }
+    pub fn disconnected(queue: usize) -> Self {
+        Self { shared: Shared::new(queue) }
     }
 
     /// Hands a message over. It is on its way whether or not the [`Pending`] outcome is awaited.
@@ -267,6 +267,32 @@ impl Mqtt {
         }
         drop(state);
         self.shared.wake.notify_one();
+    }
+}
+
+/// The driver's part, played by tests of a service.
+#[cfg(test)]
+impl Mqtt {
+    /// Connected from now on, or not.
+    pub(crate) fn set_connected(&self, up: bool) {
+        self.shared.state().up = up;
+        let connected = Connection::Connected { version: "5", session_present: false };
+        self.shared.connection.send_replace(if up { connected } else { Connection::Connecting });
+    }
+
+    /// Takes what has been published since the last time, as the broker would.
+    pub(crate) fn take_published(&self) -> Vec<Message> {
+        let mut published = Vec::new();
+        while let Some(queued) = self.shared.state().outbox.pop() {
+            published.push(queued.message.clone());
+            queued.finish(Outcome::Sent);
+        }
+        published
+    }
+
+    /// Hands a message to whoever claimed its topic; false where nobody could take it.
+    pub(crate) fn deliver(&self, topic: &str, payload: &[u8]) -> bool {
+        self.shared.state().router.route(Inbound::detached(topic, payload)) == router::Routed::Delivered
     }
 }
 

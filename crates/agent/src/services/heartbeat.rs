@@ -119,3 +119,77 @@ impl Heartbeat {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harness::Harness;
+
+    fn config(delivery: Delivery) -> Config {
+        Config { interval: Interval::seconds(10), delivery, ..Config::default() }
+    }
+
+    fn seqs(messages: &[Message]) -> Vec<u64> {
+        messages.iter().map(|message| decoded(message).seq).collect()
+    }
+
+    fn decoded(message: &Message) -> heartbeat::Heartbeat {
+        serde_json::from_slice(&message.payload).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beats_at_its_interval_once_enrolled_and_connected() {
+        let world = Harness::new();
+        let service = world.start::<Heartbeat>(config(Delivery::Live));
+        assert!(world.after(Duration::from_secs(60)).await.is_empty(), "not enrolled");
+        world.enrol("d1");
+        assert!(world.after(Duration::from_secs(60)).await.is_empty(), "not connected");
+        world.mqtt.set_connected(true);
+        let beats = world.after(Duration::from_secs(35)).await;
+        assert_eq!(seqs(&beats), [1, 2, 3, 4], "at once, then every 10 s");
+        assert_eq!(beats[0].topic, "iot/d1/heartbeat");
+        assert!(!beats[0].retain);
+        assert_eq!(decoded(&beats[3]).services["heartbeat"], protocol::status::ServiceState::Running);
+        world.stop(service).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_live_one_is_not_made_while_offline() {
+        let world = Harness::new();
+        world.enrol("d1");
+        world.mqtt.set_connected(true);
+        let service = world.start::<Heartbeat>(config(Delivery::Live));
+        assert_eq!(seqs(&world.after(Duration::from_secs(5)).await), [1]);
+        world.mqtt.set_connected(false);
+        assert!(world.after(Duration::from_secs(600)).await.is_empty());
+        world.mqtt.set_connected(true);
+        assert_eq!(seqs(&world.after(Duration::from_secs(10)).await), [2], "no gap, no burst");
+        world.stop(service).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn any_other_waits_in_the_queue() {
+        let world = Harness::new();
+        world.enrol("d1");
+        world.mqtt.set_connected(true);
+        let service = world.start::<Heartbeat>(config(Delivery::Memory));
+        assert_eq!(seqs(&world.after(Duration::from_secs(5)).await), [1]);
+        world.mqtt.set_connected(false);
+        assert_eq!(seqs(&world.after(Duration::from_secs(20)).await), [2, 3]);
+        world.stop(service).await;
+    }
+
+    /// The machine slept, or was too busy: one beat when it is back, then the rhythm of before.
+    #[tokio::test(start_paused = true)]
+    async fn missed_ticks_are_skipped() {
+        let world = Harness::new();
+        world.enrol("d1");
+        world.mqtt.set_connected(true);
+        let service = world.start::<Heartbeat>(config(Delivery::Live));
+        assert_eq!(seqs(&world.after(Duration::from_secs(5)).await), [1]);
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(seqs(&world.after(Duration::from_secs(1)).await), [2]);
+        assert_eq!(seqs(&world.after(Duration::from_secs(10)).await), [3]);
+        world.stop(service).await;
+    }
+}

@@ -1,0 +1,83 @@
+//! One service, in memory, under a paused clock: real identity, store, router and queue; the broker's part is
+//! played by the test.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::topic::Layout;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::{self, Clock},
+    identity::Identity,
+    mqtt::{Backoff, Message, Mqtt},
+    service::{Context, Service, Shared, Topics},
+    store::Store,
+};
+
+/// The world of one service.
+pub(crate) struct Harness {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mqtt: Mqtt,
+    /// Goes with the world.
+    _dir: TempDir,
+    shutdown: CancellationToken,
+}
+
+impl Harness {
+    /// A device that is neither enrolled nor connected.
+    pub(crate) fn new() -> Self {
+        Self::with_layout(Layout::Device)
+    }
+
+    pub(crate) fn with_layout(layout: Layout) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = Store::open(dir.path()).unwrap();
+        let identity = Identity::load(&state, &dir.path().join("device.json"), "c1", None).unwrap();
+        let backoff = Backoff {
+            min: Duration::from_secs(1),
+            max: Duration::from_secs(300),
+            reset_after: Duration::from_secs(60),
+        };
+        let shared = Shared {
+            identity,
+            clock: Clock::new(clock::built(), None),
+            topics: Topics { layout, prefix: "iot".to_owned() },
+            board: Default::default(),
+            backoff,
+            state,
+        };
+        let (mqtt, shutdown) = (Mqtt::disconnected(1 << 20), CancellationToken::new());
+        Self { shared: Arc::new(shared), mqtt, _dir: dir, shutdown }
+    }
+
+    /// Gives the device its id.
+    pub(crate) fn enrol(&self, device_id: &str) {
+        self.shared.identity.enrol(device_id.parse().unwrap()).unwrap();
+    }
+
+    /// Starts the service.
+    pub(crate) fn start<S: Service>(&self, config: S::Config) -> JoinHandle<anyhow::Result<()>> {
+        let ctx = Context {
+            name: S::NAME,
+            shared: Arc::clone(&self.shared),
+            mqtt: self.mqtt.clone(),
+            shutdown: self.shutdown.clone(),
+        };
+        ctx.healthy();
+        tokio::spawn(S::new(config, ctx).unwrap().run())
+    }
+
+    /// Lets `time` pass, and takes what the service has published meanwhile.
+    pub(crate) async fn after(&self, time: Duration) -> Vec<Message> {
+        tokio::time::sleep(time).await;
+        self.mqtt.take_published()
+    }
+
+    /// Ends the service as the supervisor does.
+    pub(crate) async fn stop(&self, service: JoinHandle<anyhow::Result<()>>) {
+        self.shutdown.cancel();
+        service.await.expect("does not panic").expect("ends well");
+    }
+}
