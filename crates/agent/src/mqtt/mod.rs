@@ -238,12 +238,21 @@ impl Mqtt {
     }
 
     /// From now on the device id is known: waiting claims are subscribed, and the connection is made anew so
-    /// that it has a will.
+    /// that it has a will. Until then nothing counts as connected: the birth comes before any other message of
+    /// this device.
     pub fn bind(&self, device_id: &str) {
         let mut state = self.shared.state();
         state.router.bind(device_id);
         state.reconnect = true;
+        state.up = false;
         drop(state);
+        self.shared.connection.send_if_modified(|connection| {
+            let was_up = matches!(connection, Connection::Connected { .. });
+            if was_up {
+                *connection = Connection::Connecting;
+            }
+            was_up
+        });
         self.shared.wake.notify_one();
     }
 
