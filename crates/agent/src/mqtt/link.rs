@@ -72,13 +72,6 @@ pub(super) enum Lost {
     OutOfTurn(&'static str),
 }
 
-impl Lost {
-    /// The connection had got as far as CONNACK.
-    pub(super) fn was_up(&self) -> bool {
-        !matches!(self, Self::Dial(_) | Self::Refused(_) | Self::ClosedBeforeConnack | Self::Encode(_))
-    }
-}
-
 fn refusal(refusal: Refusal) -> String {
     match refusal {
         Refusal::Version => "it does not speak this MQTT version; see mqtt.version".into(),
@@ -239,20 +232,24 @@ impl<'a> Link<'a> {
     /// Encodes whatever may be sent now. Tells when there is nothing left to do here.
     fn pump(&mut self, presence: &dyn Presence) -> Result<Option<End>, Lost> {
         self.answer();
+        let late = self.is_late();
         match self.phase {
-            Phase::Connack | Phase::Subscribing { .. } => {
-                let state = self.shared.state();
-                return Ok(state.stop.is_some().then_some(End::Stopped));
-            }
+            Phase::Connack => return Ok(late.then_some(End::Stopped)),
+            Phase::Subscribing { .. } if !late => return Ok(None),
             Phase::Leaving => return Ok(self.left()),
+            // The SUBACK does not come: without the goodbye an "online" would outlive us.
+            Phase::Subscribing { .. } => {
+                self.leave()?;
+                return Ok(self.left());
+            }
             Phase::Up => {}
-        }
-        if self.subscribe()? {
-            return Ok(None);
         }
         // Before the birth: an "online" without a will behind it could outlive us.
         if std::mem::take(&mut self.shared.state().reconnect) || self.redelivers() {
             return Ok(Some(End::Again));
+        }
+        if self.subscribe()? {
+            return Ok(None);
         }
         if !self.born {
             self.bear(presence)?;
@@ -260,6 +257,11 @@ impl<'a> Link<'a> {
         self.fill()?;
         self.leave()?;
         Ok(if self.phase == Phase::Leaving { self.left() } else { None })
+    }
+
+    /// Asked to stop, and the time for what waits is up.
+    fn is_late(&self) -> bool {
+        self.shared.state().stop.as_ref().is_some_and(|stop| Instant::now() >= stop.by)
     }
 
     /// Acknowledges what has been taken responsibility for.
@@ -445,8 +447,9 @@ impl<'a> Link<'a> {
         self.clocks.wrote = Instant::now();
         self.clocks.stalled = None;
         self.unflushed = true;
-        if self.written == self.out.len() {
-            self.out.clear();
+        // Also in between: on a slow line with a backlog it is never empty.
+        if self.written == self.out.len() || self.written >= AHEAD {
+            self.out.drain(..self.written);
             self.out.shrink_to(AHEAD);
             self.written = 0;
         }
@@ -536,6 +539,10 @@ impl<'a> Link<'a> {
         let session_present = session_present && self.keeps_session;
         let mut state = self.shared.state();
         state.counters.connects += 1;
+        state.accepted = Some(Instant::now());
+        // Anew even where the session is there: a broker that crashed may have restored an older one, without
+        // what was subscribed since.
+        state.router.resubscribe();
         if !session_present {
             state.router.forget_session();
             let again = self.session.lost();
@@ -634,7 +641,7 @@ impl<'a> Link<'a> {
             Phase::Up => {}
         }
         match &self.shared.state().stop {
-            Some(stop) if self.phase == Phase::Up => deadline.min(stop.by),
+            Some(stop) if self.phase != Phase::Leaving => deadline.min(stop.by),
             _ => deadline,
         }
     }

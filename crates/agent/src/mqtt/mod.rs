@@ -417,6 +417,8 @@ struct State {
     acks: Vec<Receipt>,
     /// Connected, subscribed, birth sent.
     up: bool,
+    /// When the broker accepted this connection.
+    accepted: Option<Instant>,
     /// End this connection and make another at once.
     reconnect: bool,
     stop: Option<Stop>,
@@ -436,6 +438,7 @@ impl Shared {
             router: Router::default(),
             acks: Vec::new(),
             up: false,
+            accepted: None,
             reconnect: false,
             stop: None,
             counters: Counters::default(),
