@@ -3,6 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each story uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test says where it failed")]
 
+pub mod backend;
+pub mod packets;
+
 use std::{
     fmt::Write as _,
     fs,
@@ -25,6 +28,7 @@ pub const SECRET: &str = "a secret of the whole fleet";
 pub struct Home {
     dir: TempDir,
     broker: String,
+    reconnect: String,
     mqtt: String,
     rest: String,
 }
@@ -35,6 +39,7 @@ impl Home {
         let home = Self {
             dir: tempfile::tempdir().unwrap(),
             broker: url.to_owned(),
+            reconnect: "{min: 20ms, max: 200ms, reset_after: 0}".to_owned(),
             mqtt: String::new(),
             rest: String::new(),
         };
@@ -46,6 +51,12 @@ impl Home {
     pub fn device(self, device_id: &str) -> Self {
         fs::create_dir_all(self.path().join("state")).unwrap();
         self.file("state/device.json", &format!("{{\"device_id\": \"{device_id}\"}}"), 0o600);
+        self
+    }
+
+    /// Another `mqtt.reconnect`.
+    pub fn reconnect(mut self, settings: &str) -> Self {
+        settings.clone_into(&mut self.reconnect);
         self
     }
 
@@ -76,7 +87,7 @@ impl Home {
 
     /// Writes the configuration file and names it.
     pub fn write(&self) -> PathBuf {
-        let Self { broker, mqtt, rest, .. } = self;
+        let Self { broker, reconnect, mqtt, rest, .. } = self;
         let services = if rest.contains("services:") {
             String::new()
         } else {
@@ -85,7 +96,7 @@ impl Home {
         };
         let dir = self.path().display();
         let text = format!(
-            "mqtt:\n  broker: {broker}\n  reconnect: {{min: 20ms, max: 200ms, reset_after: 0}}\n{mqtt}\
+            "mqtt:\n  broker: {broker}\n  reconnect: {reconnect}\n{mqtt}\
              paths: {{state: {dir}/state, run: {dir}/run}}\n{services}{rest}"
         );
         self.file("config.yaml", &text, 0o600)
