@@ -2,6 +2,8 @@
 //!
 //! `config/valid` and `config/invalid` are swept: a new case is a new file. An invalid `NAME.yaml` has its messages in
 //! `NAME.expected`, line for line; a valid one may have its notices in `NAME.notices`.
+//!
+//! Long because each rule of the configuration has its story here, and they share the folder they run in.
 
 #![allow(clippy::unwrap_used, reason = "what the fixtures unwrap is the test's own")]
 
