@@ -5,7 +5,7 @@
 
 use mqtt_protocol_core::mqtt::packet::{
     self, MaximumPacketSize, Properties, Property, ReceiveMaximum, RetainHandling, SessionExpiryInterval,
-    SubEntry, SubOpts, v3_1_1, v5_0,
+    SubEntry, SubOpts, WillDelayInterval, v3_1_1, v5_0,
 };
 use mqtt_protocol_core::mqtt::result_code::{
     ConnectReasonCode, ConnectReturnCode, DisconnectReasonCode, MqttError, PubackReasonCode,
