@@ -113,8 +113,9 @@ impl Driver {
         }
         let mut delay = backoff.delay(self.failures);
         self.failures = self.failures.saturating_add(1);
-        if self.taken_over(&lost) {
-            error!(client_id = self.settings.client_id, "another device uses this client id");
+        if self.taken_over(&lost, held) {
+            let client_id = &self.settings.client_id;
+            error!(client_id, "the broker keeps ending the connection: another device uses this client id");
             delay = backoff.max;
         }
         let reason = chain(&lost);
@@ -160,8 +161,14 @@ impl Driver {
         }
     }
 
-    fn taken_over(&mut self, lost: &Lost) -> bool {
-        if !matches!(lost, Lost::TakenOver) {
+    /// Whether another device with our client id is the likely reason. Only MQTT 5 has a word for it, and not
+    /// every broker says it: so a connection that was accepted at the first try and then closed counts as well.
+    /// A broker that restarts, or a bad network, makes a try fail in between.
+    fn taken_over(&mut self, lost: &Lost, held: Option<Duration>) -> bool {
+        if held.is_none() {
+            self.takeovers.clear();
+        }
+        if held.is_none() || !matches!(lost, Lost::TakenOver | Lost::Closed) {
             return false;
         }
         let now = Instant::now();
