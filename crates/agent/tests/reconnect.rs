@@ -27,6 +27,14 @@ const RESETS: usize = 100;
 /// From the reset, or from the moment the broker can be reached again, to the birth: longer than from CONNACK.
 const PROMPT: Duration = Duration::from_secs(1);
 
+fn home(port: u16, version: &str) -> Home {
+    Home::new(&format!("mqtt://127.0.0.1:{port}"))
+        .device("d1")
+        .mqtt(&format!("version: {version}"))
+        .mqtt(&format!("client_id: {CLIENT}"))
+        .mqtt("keep_alive: 1s")
+}
+
 /// An agent behind a proxy.
 struct Story {
     broker: Mosquitto,
@@ -42,11 +50,8 @@ impl Story {
         let broker = Mosquitto::builder().line("max_queued_messages 0").start().await.unwrap();
         let proxy = Proxy::start(broker.addr()).await.unwrap();
         let watcher = Watcher::start(&broker, "iot/#").await.unwrap();
-        let home = Home::new(&format!("mqtt://127.0.0.1:{}", proxy.port()))
-            .device("d1")
-            .mqtt(&format!("version: {version}"))
-            .mqtt(&format!("client_id: {CLIENT}"))
-            .yaml(&format!("services:\n  heartbeat: {{interval: {heartbeat}}}"));
+        let home =
+            home(proxy.port(), version).yaml(&format!("services:\n  heartbeat: {{interval: {heartbeat}}}"));
         let agent = home.start();
         let story = Self { broker, proxy, watcher, agent, _home: home };
         story.birth().await;
@@ -164,6 +169,51 @@ async fn a_black_hole_leaves_no_heartbeats_behind() {
         story.birth().await;
         story.watcher.next_on(HEARTBEAT, SOON).await.unwrap();
         assert_alive_only_when_connected(&story.end().await);
+    }
+}
+
+/// Both ends find the line dead at about the same time: the old connection's will must not outlast the new birth.
+#[tokio::test]
+async fn a_half_open_line_ends_online() {
+    tokio::join!(half_open("5"), half_open("3.1.1"));
+}
+
+async fn half_open(version: &str) {
+    let story = Story::begin(version, "100ms").await;
+    for round in 1..=2 {
+        let connections = story.proxy.stats().connections;
+        story.proxy.set(Faults::both(Link { blackhole: true, ..Link::default() }));
+        story.proxy.wait(|stats| stats.connections > connections, SOON).await.unwrap();
+        // Lets the end of the old connection and the CONNECT of the new one through at once.
+        story.proxy.heal();
+        let birth = story.birth().await;
+        // Longer than the will is delayed.
+        let later = |message: &Message| {
+            message.topic == HEARTBEAT && message.at.duration_since(birth.at) > Duration::from_millis(1500)
+        };
+        story.watcher.next(later, SOON).await.unwrap();
+        assert_eq!(story.retained().await["state"], "online", "MQTT {version}, round {round}");
+    }
+    assert_alive_only_when_connected(&story.end().await);
+}
+
+/// An "online" that a broker restored, or that another life left behind, is not left standing.
+#[tokio::test]
+async fn a_stop_before_the_birth_says_goodbye_too() {
+    for version in ["5", "3.1.1"] {
+        let broker = Mosquitto::plain().await.unwrap();
+        publish(&broker, STATUS, r#"{"state": "online"}"#, 1, true).await.unwrap();
+        let proxy = Proxy::start(broker.addr()).await.unwrap();
+        let slow = Link { latency: Duration::from_millis(200), ..Link::default() };
+        proxy.set(Faults { down: slow, ..Faults::default() });
+        let home = home(proxy.port(), version);
+        let mut agent = home.start();
+        broker.wait_log(&format!("Received SUBSCRIBE from {CLIENT}"), SOON).await.unwrap();
+        agent.terminate().unwrap();
+        assert!(agent.wait_exit(Duration::from_secs(5)).await.unwrap().success());
+        let fresh = Watcher::start(&broker, STATUS).await.unwrap();
+        let retained = fresh.next(|_| true, SOON).await.unwrap().json().unwrap();
+        assert_eq!((&retained["state"], &retained["reason"]), (&"offline".into(), &"shutdown".into()));
     }
 }
 
