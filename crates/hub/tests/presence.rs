@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use testkit::client::Message;
 use testkit::ports::free_port;
 use testkit::process::Signal;
+use testkit::proxy::{Faults, Link};
 use testkit::{Process, Proxy, Watcher, publish};
 use tokio::time::Instant;
 
@@ -38,7 +39,7 @@ impl Story {
         let folder = TempDir::new().unwrap();
         let at = folder.path().display();
         let config = format!(
-            "mqtt:\n  broker: mqtt://{}\n  version: {version}\n  \
+            "mqtt:\n  broker: mqtt://{}\n  version: {version}\n  keep_alive: 1s\n  \
              reconnect: {{min: 20ms, max: 200ms, reset_after: 0}}\n\
              paths: {{state: {at}/state, run: {at}/run}}\nlog: {{format: json, level: debug}}\nservices:\n  \
              registration: {{device_secret_file: {}, response_timeout: 5s}}\n  heartbeat: {{interval: 100ms}}\n",
@@ -127,6 +128,7 @@ async fn life(version: &str) {
         story.reaches(&agent, &client_id).await;
     }
     resets(&story, &agent, &client_id, version).await;
+    half_open(&story, &status, version).await;
 
     agent.terminate().unwrap();
     let exit = agent.wait_exit(STOP).await.unwrap();
@@ -139,9 +141,6 @@ async fn life(version: &str) {
 
 async fn resets(story: &Story, agent: &Process, client_id: &str, version: &str) {
     let watcher = story.watcher().await;
-    let online = |message: &Message| {
-        message.topic.ends_with("/status") && message.json().unwrap()["state"] == "online"
-    };
     let status = watcher.next(online, PATIENCE).await.unwrap().topic;
     let (before, mut slowest) = (story.proxy.stats().connections, Duration::ZERO);
     for round in 0..RESETS {
@@ -160,6 +159,31 @@ async fn resets(story: &Story, agent: &Process, client_id: &str, version: &str) 
     let seqs = watcher.all().into_iter().filter(|message| message.topic.ends_with("/heartbeat"));
     let seqs: Vec<_> = seqs.map(|message| message.json().unwrap()["seq"].as_u64().unwrap()).collect();
     assert!(seqs.is_sorted_by(|a, b| a < b), "{seqs:?}");
+}
+
+/// Both ends find the line dead at about the same time: the old connection's will must not outlast the new birth.
+async fn half_open(story: &Story, status: &str, version: &str) {
+    let watcher = story.watcher().await;
+    watcher.next(online, PATIENCE).await.unwrap();
+    for round in 1..=2 {
+        let connections = story.proxy.stats().connections;
+        story.proxy.set(Faults::both(Link { blackhole: true, ..Link::default() }));
+        story.proxy.wait(|stats| stats.connections > connections, PATIENCE).await.unwrap();
+        // Lets the end of the old connection and the CONNECT of the new one through at once.
+        story.proxy.heal();
+        let birth = watcher.next(online, PATIENCE).await.unwrap();
+        // Longer than the will is delayed.
+        let later = |message: &Message| {
+            message.topic.ends_with("/heartbeat")
+                && message.at.duration_since(birth.at) > Duration::from_millis(1500)
+        };
+        watcher.next(later, PATIENCE).await.unwrap();
+        assert_eq!(story.retained(status).await["state"], "online", "MQTT {version}, round {round}");
+    }
+}
+
+fn online(message: &Message) -> bool {
+    message.topic.ends_with("/status") && message.json().unwrap()["state"] == "online"
 }
 
 #[tokio::test]
