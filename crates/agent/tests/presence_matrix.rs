@@ -1,6 +1,7 @@
 //! A whole life of a real agent over every way to a broker, in both versions of MQTT: enrolment, birth, will,
 //! heartbeats, a broker that comes back with and without its session, the goodbye.
 
+#![allow(clippy::print_stdout, reason = "figures, for who runs it with --nocapture")]
 #![allow(clippy::unwrap_used, reason = "a test says where it failed")]
 
 mod support;

@@ -1,5 +1,6 @@
 //! A real agent whose connection breaks, again and again: presence, heartbeats and subscriptions afterwards.
 
+#![allow(clippy::print_stdout, reason = "figures, for who runs it with --nocapture")]
 #![allow(clippy::unwrap_used, reason = "a test says where it failed")]
 
 mod support;

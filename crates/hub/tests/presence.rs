@@ -1,6 +1,7 @@
 //! Presence of a real agent on the embedded broker, in both versions of MQTT: enrolment, birth, will, heartbeats,
 //! a hub that comes back, a hundred resets, the goodbye.
 
+#![allow(clippy::print_stdout, reason = "figures, for who runs it with --nocapture")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 mod support;
