@@ -13,7 +13,7 @@ use tokio::time::sleep;
 const CLIENT: &str = "story-twin";
 const COMPLAINT: &str = "another device uses this client id";
 /// `reconnect.max` of both.
-const CAP: Duration = Duration::from_secs(2);
+const CAP: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn twins_say_so_and_try_rarely() {
@@ -28,7 +28,7 @@ async fn twins(version: &str) {
             .device(device)
             .mqtt(&format!("client_id: {CLIENT}"))
             .mqtt(&format!("version: {version}"))
-            .reconnect("{min: 20ms, max: 2s, reset_after: 0}")
+            .reconnect("{min: 20ms, max: 1s, reset_after: 0}")
     };
     let homes = [twin("d1"), twin("d2")];
     let twins: [Process; 2] = homes.each_ref().map(Home::start);
@@ -36,7 +36,7 @@ async fn twins(version: &str) {
         let complaint = twin.wait_line(COMPLAINT, SOON).await.unwrap();
         assert!(complaint.contains(CLIENT), "{complaint}");
         let wait = twin.wait_line("not connected", SOON).await.unwrap();
-        assert!(wait.contains("\"retry_in_ms\":2000"), "{wait}");
+        assert!(wait.contains("\"retry_in_ms\":1000"), "{wait}");
     }
     let before = connections(&broker.log(), CLIENT).len();
     assert!(before <= 8, "three take-overs each, then both knew: {before} connections");

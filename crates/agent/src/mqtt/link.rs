@@ -244,8 +244,10 @@ impl<'a> Link<'a> {
             }
             Phase::Up => {}
         }
-        // Before the birth: an "online" without a will behind it could outlive us.
-        if std::mem::take(&mut self.shared.state().reconnect) || self.redelivers() {
+        // Before the birth: an "online" without a will behind it could outlive us. Not when we are leaving: there
+        // will be no other connection for the goodbye.
+        let again = std::mem::take(&mut self.shared.state().reconnect) || self.redelivers();
+        if again && self.shared.state().stop.is_none() {
             return Ok(Some(End::Again));
         }
         if self.subscribe()? {
