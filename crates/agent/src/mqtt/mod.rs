@@ -290,6 +290,17 @@ impl Mqtt {
         published
     }
 
+    /// Takes what has been published, and breaks the connection before any of it has arrived.
+    pub(crate) fn lose_published(&self) -> Vec<Message> {
+        self.set_connected(false);
+        let mut lost = Vec::new();
+        while let Some(queued) = self.shared.state().outbox.pop() {
+            lost.push(queued.message.clone());
+            queued.finish(Outcome::Offline);
+        }
+        lost
+    }
+
     /// Hands a message to whoever claimed its topic; false where nobody could take it.
     pub(crate) fn deliver(&self, topic: &str, payload: &[u8]) -> bool {
         self.shared.state().router.route(Inbound::detached(topic, payload)) == router::Routed::Delivered
