@@ -380,12 +380,11 @@ impl Registration {
         }
         if let Some(error) = reply.error {
             let signed = self.config.proof == Proof::PskHmac;
-            if let ("clock", Some(server_time), true) = (error.as_str(), reply.server_time, signed) {
-                return Ok(Some(Answer::Clock(server_time)));
-            }
-            // The broker gave our request to the backend twice: a new nonce mends it.
-            if error == "replay" {
-                return Ok(Some(Answer::Silence));
+            match (error.as_str(), reply.server_time) {
+                ("clock", Some(server_time)) if signed => return Ok(Some(Answer::Clock(server_time))),
+                // The broker gave our request to the backend twice: a new nonce mends it.
+                ("replay", _) if signed => return Ok(Some(Answer::Silence)),
+                _ => {}
             }
             let message = reply.message.map(|message| format!(": {message}")).unwrap_or_default();
             return Ok(Some(Answer::Refused(format!("{error}{message}"))));
