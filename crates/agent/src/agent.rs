@@ -220,7 +220,7 @@ impl Agent {
         let answer = move |_| std::future::ready(Ok(status::report(&answers.0, &answers.1, &broker)));
         let control = tokio::spawn(control.serve(answer));
         let driver = tokio::spawn(driver.run());
-        tokio::spawn(keep(Arc::clone(&shared), mqtt.clone()));
+        tokio::spawn(keep(Arc::clone(&shared)));
         let notifier = Notifier::from_env();
         let watchdog = Watchdog::start(notifier.clone(), || None).context("start the watchdog")?;
         Ok(Self {
@@ -302,20 +302,15 @@ fn tell(loaded: &Loaded) {
     }
 }
 
-/// Tells the driver of the enrolment, and keeps on disk what has to be there.
-async fn keep(shared: Arc<Shared>, mqtt: Mqtt) {
+/// Keeps on disk what has to be there.
+async fn keep(shared: Arc<Shared>) {
     let mut device = shared.identity.device();
-    let mut bound = device.borrow_and_update().is_some();
     loop {
         let kept = shared.identity.keep().and_then(|()| keep_time(&shared));
         let pause = if kept.is_ok() { KEEP } else { KEEP_AGAIN };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             changed = device.changed() => if changed.is_err() { return },
-        }
-        if !bound && let Some(device) = &*device.borrow_and_update() {
-            mqtt.bind(device.device_id.as_str());
-            bound = true;
         }
     }
 }

@@ -245,17 +245,28 @@ async fn a_broker_that_refuses_the_request_is_named() {
     assert!(detail(&status).starts_with("the broker refused the request: not authorised"), "{status}");
 }
 
-/// Subscribed before it asks, as the broker saw it.
+/// Subscribed before it asks, as the broker saw it; then born before its first heartbeat, which is not lost.
 #[tokio::test]
-async fn it_listens_before_it_asks() {
+async fn everything_comes_in_its_order() {
     let broker = Mosquitto::plain().await.unwrap();
     let backend = Backend::start(&broker).await;
-    let home = home(&broker);
+    let home = home(&broker)
+        .yaml("services:\n  registration: {device_secret_file: psk}\n  heartbeat: {interval: 10m}");
     let _agent = home.start();
-    let client_id = backend.request().await.client_id;
+    let request = backend.request().await;
+    let client_id = &request.client_id;
     let log = broker.log();
     let at = |what: &str| log.find(&format!("{what} {client_id}")).unwrap_or_else(|| panic!("{what}: {log}"));
     assert!(at("Sending SUBACK to") < at("Received PUBLISH from"), "{log}");
+    backend.answer(&request, id("d1")).await;
+    let about = |message: &testkit::client::Message| message.topic.starts_with("iot/d1/");
+    let birth = backend.watcher.next(about, SOON).await.unwrap();
+    assert_eq!(
+        (birth.topic.as_str(), birth.json().unwrap()["state"].as_str()),
+        ("iot/d1/status", Some("online"))
+    );
+    let beat = backend.watcher.next(about, SOON).await.unwrap();
+    assert_eq!((beat.topic.as_str(), beat.json().unwrap()["seq"].as_u64()), ("iot/d1/heartbeat", Some(1)));
 }
 
 /// A clock at 1970, past 2038, ten years ahead: the backend says what time it is, and the device enrols.

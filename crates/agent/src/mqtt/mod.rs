@@ -238,12 +238,19 @@ impl Mqtt {
     }
 
     /// From now on the device id is known: waiting claims are subscribed, and the connection is made anew so
-    /// that it has a will.
+    /// that it has a will. From this moment on it counts as down: nothing is said of the device before its birth.
+    /// The same id again changes nothing.
     pub fn bind(&self, device_id: &str) {
         let mut state = self.shared.state();
-        state.router.bind(device_id);
+        if !state.router.bind(device_id) {
+            return;
+        }
         state.reconnect = true;
+        let was_up = std::mem::take(&mut state.up);
         drop(state);
+        if was_up {
+            self.shared.connection.send_replace(Connection::Connecting);
+        }
         self.shared.wake.notify_one();
     }
 
