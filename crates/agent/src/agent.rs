@@ -41,7 +41,7 @@ const DRAIN_SERVICES: Duration = Duration::from_secs(2);
 /// How long what waits may still be sent after that.
 pub(crate) const DRAIN_QUEUE: Duration = Duration::from_millis(800);
 /// When the connection is given up for good: goodbye, DISCONNECT and all.
-const DRAIN_LINK: Duration = Duration::from_millis(2500);
+pub(crate) const DRAIN_LINK: Duration = Duration::from_millis(2500);
 /// How often the time is written down, so that a clock that resets cannot go back further.
 const KEEP: Duration = Duration::from_secs(3600);
 /// How soon what could not be written is tried again.
@@ -85,14 +85,13 @@ pub struct Parts {
     pub driver: Driver,
 }
 
-/// Opens the state folder and makes everything that services stand on. `presence` is what the connection says
-/// of itself.
+/// Opens the state folder and makes everything that services stand on; `presence` is what is said of this device.
 ///
 /// # Errors
 /// State that cannot be used, or settings of the connection that cannot work.
 pub fn prepare<P: mqtt::Presence>(
     config: &Config,
-    presence: impl FnOnce(&Arc<Shared>) -> P,
+    presence: impl FnOnce(Arc<Shared>) -> P,
 ) -> anyhow::Result<Parts> {
     let store = Store::open(&config.paths.state).context("open the state folder")?;
     let clock = clock(&store);
@@ -100,7 +99,7 @@ pub fn prepare<P: mqtt::Presence>(
         .context("find out who this device is")?;
     let shared = shared(config, identity, clock.clone(), store);
     let settings = settings(config, &shared, clock)?;
-    let (mqtt, driver) = mqtt::new(settings, presence(&shared));
+    let (mqtt, driver) = mqtt::new(settings, presence(Arc::clone(&shared)));
     if let Some(device) = &*shared.identity.device().borrow() {
         mqtt.bind(device.device_id.as_str());
     }
@@ -211,8 +210,7 @@ struct Agent {
 impl Agent {
     fn start(sources: Sources, loaded: Loaded, logs: log::Handle) -> anyhow::Result<Self> {
         let config = loaded.config;
-        let presence = |shared: &Arc<Shared>| Presence::new(Arc::clone(shared));
-        let Parts { shared, mqtt, driver } = prepare(&config, presence)?;
+        let Parts { shared, mqtt, driver } = prepare(&config, Presence::new)?;
         let control = Control::bind(&config.paths.run)?;
         let supervisor = Supervisor::start(Arc::clone(&shared), mqtt.clone(), &config.services)?;
         let broker = config.mqtt.broker.to_string();

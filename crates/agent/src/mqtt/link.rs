@@ -200,7 +200,7 @@ impl<'a> Link<'a> {
             let deadline = self.deadline();
             let idle = self.written == self.out.len();
             tokio::select! {
-                read = self.reader.read_buf(self.framer.buffer()) => self.absorb(read)?,
+                read = self.reader.read_buf(self.framer.buffer()) => self.absorb(read).await?,
                 wrote = push(&mut self.writer, &self.out[self.written..]), if !idle || self.unflushed => {
                     self.advance(wrote)?;
                 }
@@ -459,7 +459,7 @@ impl<'a> Link<'a> {
     }
 
     /// Bytes came in.
-    fn absorb(&mut self, read: io::Result<usize>) -> Result<(), Lost> {
+    async fn absorb(&mut self, read: io::Result<usize>) -> Result<(), Lost> {
         let read = read.map_err(|error| self.broken(error))?;
         if read == 0 {
             return Err(if self.phase == Phase::Connack { Lost::ClosedBeforeConnack } else { Lost::Closed });
@@ -472,6 +472,9 @@ impl<'a> Link<'a> {
                 Frame::Packet(first) => {
                     let incoming = self.wire.decode(first, self.framer.body()).map_err(Lost::Codec)?;
                     self.receive(incoming)?;
+                    // Whoever got a message handles it before the next: not every broker keeps to Receive
+                    // Maximum (mosquitto 2.0.11 does not), and 3.1.1 has none.
+                    tokio::task::yield_now().await;
                 }
                 Frame::Oversized { qos, id, size } => self.skip(qos, id, size),
             }

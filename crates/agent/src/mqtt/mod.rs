@@ -238,21 +238,19 @@ impl Mqtt {
     }
 
     /// From now on the device id is known: waiting claims are subscribed, and the connection is made anew so
-    /// that it has a will. Until then nothing counts as connected: the birth comes before any other message of
-    /// this device.
+    /// that it has a will. From this moment on it counts as down: nothing is said of the device before its birth.
+    /// The same id again changes nothing.
     pub fn bind(&self, device_id: &str) {
         let mut state = self.shared.state();
-        state.router.bind(device_id);
+        if !state.router.bind(device_id) {
+            return;
+        }
         state.reconnect = true;
-        state.up = false;
+        let was_up = std::mem::take(&mut state.up);
         drop(state);
-        self.shared.connection.send_if_modified(|connection| {
-            let was_up = matches!(connection, Connection::Connected { .. });
-            if was_up {
-                *connection = Connection::Connecting;
-            }
-            was_up
-        });
+        if was_up {
+            self.shared.connection.send_replace(Connection::Connecting);
+        }
         self.shared.wake.notify_one();
     }
 
@@ -297,6 +295,17 @@ impl Mqtt {
             queued.finish(Outcome::Sent);
         }
         published
+    }
+
+    /// Takes what has been published, and breaks the connection before any of it has arrived.
+    pub(crate) fn lose_published(&self) -> Vec<Message> {
+        self.set_connected(false);
+        let mut lost = Vec::new();
+        while let Some(queued) = self.shared.state().outbox.pop() {
+            lost.push(queued.message.clone());
+            queued.finish(Outcome::Offline);
+        }
+        lost
     }
 
     /// Hands a message to whoever claimed its topic; false where nobody could take it.

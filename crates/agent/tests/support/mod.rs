@@ -77,11 +77,13 @@ impl Home {
         self.dir.path()
     }
 
-    /// Writes a file into it and names it.
+    /// Writes a file into it and names it. Whole at any moment: a daemon may be reading it.
     pub fn file(&self, name: &str, content: &str, mode: u32) -> PathBuf {
         let path = self.path().join(name);
-        fs::write(&path, content).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let temp = path.with_extension("new");
+        fs::write(&temp, content).unwrap();
+        fs::set_permissions(&temp, fs::Permissions::from_mode(mode)).unwrap();
+        fs::rename(&temp, &path).unwrap();
         path
     }
 
