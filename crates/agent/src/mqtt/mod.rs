@@ -290,6 +290,11 @@ impl Mqtt {
         published
     }
 
+    /// Somebody has claimed it, or may come back for it.
+    pub(crate) fn has_claim(&self, topic: &str) -> bool {
+        self.shared.state().router.route(Inbound::detached(topic, b"")) != router::Routed::Unclaimed
+    }
+
     /// Hands a message to whoever claimed its topic; false where nobody could take it.
     pub(crate) fn deliver(&self, topic: &str, payload: &[u8]) -> bool {
         self.shared.state().router.route(Inbound::detached(topic, payload)) == router::Routed::Delivered
