@@ -330,7 +330,9 @@ impl<'a> Link<'a> {
         if let Some(birth) = presence.birth() {
             self.send(unawaited(birth))?;
         }
-        self.shared.state().up = true;
+        let mut state = self.shared.state();
+        (state.up, state.lost) = (true, None);
+        drop(state);
         let (version, session_present) = (self.wire.name(), self.session_present);
         info!(version, session_present, "connected");
         self.shared.connection.send_replace(Connection::Connected { version, session_present });

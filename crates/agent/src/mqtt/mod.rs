@@ -252,6 +252,11 @@ impl Mqtt {
         self.shared.connection.subscribe()
     }
 
+    /// Why there is no connection, as a chain: how the last try or connection ended. None while connected.
+    pub fn lost(&self) -> Option<String> {
+        self.shared.state().lost.clone()
+    }
+
     /// What happened since the start.
     pub fn counters(&self) -> Counters {
         let state = self.shared.state();
@@ -416,6 +421,8 @@ struct State {
     /// End this connection and make another at once.
     reconnect: bool,
     stop: Option<Stop>,
+    /// How the last try or connection ended; none while connected.
+    lost: Option<String>,
     counters: Counters,
 }
 
@@ -434,6 +441,7 @@ impl Shared {
             up: false,
             reconnect: false,
             stop: None,
+            lost: None,
             counters: Counters::default(),
         };
         Arc::new(Self {
