@@ -61,11 +61,11 @@ impl Driver {
             self.shared.connection.send_replace(Connection::Connecting);
             let began = Instant::now();
             let end = self.connect().await;
-            self.taken_down();
+            let held = self.taken_down().then(|| began.elapsed());
             match end {
                 Ok(End::Stopped) => break,
                 Ok(End::Again) => {}
-                Err(lost) => self.wait(lost, began.elapsed()).await,
+                Err(lost) => self.wait(lost, held).await,
             }
         }
         self.shared.connection.send_replace(Connection::Stopped);
@@ -88,22 +88,23 @@ impl Driver {
         link.run(&self.settings, self.presence.as_ref()).await
     }
 
-    /// What ends with every connection.
-    fn taken_down(&mut self) {
+    /// What ends with every connection. Tells whether it was up.
+    fn taken_down(&mut self) -> bool {
         let mut state = self.shared.state();
-        state.up = false;
+        let was_up = std::mem::take(&mut state.up);
         state.acks.clear();
         drop(state);
         self.session.interrupted();
+        was_up
     }
 
-    /// Says why the connection ended and waits before the next one.
-    async fn wait(&mut self, lost: Lost, held: Duration) {
+    /// Says why the connection ended, after how long where it was up, and waits before the next one.
+    async fn wait(&mut self, lost: Lost, held: Option<Duration>) {
         if self.falls_back(&lost) {
             return;
         }
         let backoff = self.settings.reconnect;
-        if lost.was_up() && held >= backoff.reset_after {
+        if held.is_some_and(|held| held >= backoff.reset_after) {
             self.failures = 0;
         }
         let mut delay = backoff.delay(self.failures);

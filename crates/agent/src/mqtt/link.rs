@@ -74,13 +74,6 @@ pub(super) enum Lost {
     OutOfTurn(&'static str),
 }
 
-impl Lost {
-    /// The connection had got as far as CONNACK.
-    pub(super) fn was_up(&self) -> bool {
-        !matches!(self, Self::Dial(_) | Self::Refused(_) | Self::ClosedBeforeConnack | Self::Encode(_))
-    }
-}
-
 fn refusal(refusal: Refusal) -> String {
     match refusal {
         Refusal::Version => "it does not speak this MQTT version; see mqtt.version".into(),

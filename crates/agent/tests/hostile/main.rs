@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "a test says where it failed")]
 
 mod bad_tls;
+mod clocks;
 mod dns;
+mod gateway;
 mod half_open;
 mod oversized;
 mod stalls;

@@ -143,6 +143,9 @@ pub async fn ended(agent: &mut Process, state: &str, began: tokio::time::Instant
     let took = began.elapsed();
     assert!(status.success(), "{state}: {status}: {:#?}", agent.stderr.all());
     assert!(took <= Duration::from_secs(5), "{state}: {took:?}: {:#?}", agent.stderr.all());
+    // Its last words, which may still be on their way.
+    let stopped = agent.find_line("\"message\":\"stopped\",\"stuck\":", SOON).await.unwrap();
+    assert!(stopped.contains("\"stuck\":\"\""), "{state}: {stopped}");
     took
 }
 
