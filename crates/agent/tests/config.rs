@@ -2,6 +2,8 @@
 //!
 //! `config/valid` and `config/invalid` are swept: a new case is a new file. An invalid `NAME.yaml` has its messages in
 //! `NAME.expected`, line for line; a valid one may have its notices in `NAME.notices`.
+//!
+//! Long because each rule of the configuration has its story here, and they share the folder they run in.
 
 #![allow(clippy::unwrap_used, reason = "what the fixtures unwrap is the test's own")]
 
@@ -13,13 +15,14 @@ use std::path::{Path, PathBuf};
 use iot_agent::config::{
     self, Config, Delivery, Error, Interval, Loaded, Qos, Secret, SecretFile, ServiceSchema, Sources, Topic,
 };
+use iot_agent::services::schemas;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use protocol::topic::Layout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a service with requests and a secret declares.
+/// `services.registration`, as it is documented.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Registration {
@@ -49,7 +52,7 @@ impl Default for Timeout {
     }
 }
 
-/// What a service that sends on its own declares.
+/// `services.heartbeat`, as it is documented.
 #[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Heartbeat {
@@ -65,11 +68,6 @@ impl Default for Heartbeat {
         Heartbeat { topic: None, qos: Qos::default(), delivery: Delivery::Live, interval }
     }
 }
-
-const REGISTRY: [ServiceSchema; 2] = [
-    ServiceSchema::of::<Registration>("registration", true),
-    ServiceSchema::of::<Heartbeat>("heartbeat", true),
-];
 
 const BROKER: &str = "mqtt: {broker: mqtts://broker.example}\n";
 
@@ -104,7 +102,7 @@ impl Folder {
     }
 
     fn load(&self, sources: &Sources) -> Result<Loaded, String> {
-        config::load(sources, &REGISTRY).map_err(|error| self.short(error))
+        config::load(sources, &schemas()).map_err(|error| self.short(error))
     }
 
     fn notices(&self, loaded: &Loaded) -> Vec<String> {
@@ -143,7 +141,7 @@ fn valid_files_load_with_their_notices() {
         let notices = folder.notices(&loaded).join("\n");
         assert_eq!(notices, expected(&path, "notices").unwrap_or_default(), "{name}");
         assert!(notices.lines().count() == loaded.notices.len(), "{name}: a notice is one line");
-        assert_eq!(config::load(&folder.sources(), &REGISTRY).unwrap().config, loaded.config, "{name}");
+        assert_eq!(config::load(&folder.sources(), &schemas()).unwrap().config, loaded.config, "{name}");
     }
 }
 
@@ -180,7 +178,7 @@ fn schema_keys() -> Vec<String> {
         }
     }
     let mut keys = Vec::new();
-    collect(&config::schema(&REGISTRY), "", &mut keys);
+    collect(&config::schema(&schemas()), "", &mut keys);
     assert!(keys.len() > 60, "{keys:?}");
     keys
 }
@@ -357,7 +355,7 @@ fn no_message_repeats_a_secret() {
     );
     let loaded = load("mqtt: {broker: mqtts://b, username: me, password: hunter2}").unwrap();
     assert!(!format!("{loaded:?}").contains("hunter2"));
-    let shown = config::show(&loaded, &REGISTRY);
+    let shown = config::show(&loaded, &schemas());
     assert!(shown.iter().all(|shown| !shown.to_string().contains("hunter2")), "{shown:?}");
 }
 
@@ -374,7 +372,7 @@ fn a_file_with_a_secret_has_to_be_private() {
     for mode in [0o644, 0o640, 0o604] {
         folder.write("psk", "0123456789abcdef", mode);
         assert_eq!(
-            config::load(&folder.sources(), &REGISTRY).unwrap_err().to_string(),
+            config::load(&folder.sources(), &schemas()).unwrap_err().to_string(),
             format!(
                 "{}:2:47: services.registration.device_secret_file: {psk} holds a secret, but group or others can \
                  read it (mode {mode:04o}); chmod 600 it",
@@ -475,7 +473,7 @@ fn show_tells_values_and_origins() {
     sources.sets.push("mqtt.keep_alive=45".to_owned());
     sources.env.push(("IOT_AGENT__OUTBOX__MAX_SIZE".to_owned(), "1048576".to_owned()));
     let loaded = folder.load(&sources).unwrap();
-    let shown = config::show(&loaded, &REGISTRY);
+    let shown = config::show(&loaded, &schemas());
     let lines: Vec<String> = shown.iter().map(|shown| folder.short(shown)).collect();
     for line in [
         "identity.device_file: \"/var/lib/iot-agent/device.json\"  # default",
@@ -505,7 +503,7 @@ fn show_tells_values_and_origins() {
 
 #[test]
 fn the_schema_is_strict_and_has_the_defaults() {
-    let schema = config::schema(&REGISTRY);
+    let schema = config::schema(&schemas());
     let at = |pointer: &str| schema.pointer(pointer).unwrap_or_else(|| panic!("no {pointer} in {schema:#}"));
     assert_eq!(at("/$schema"), "https://json-schema.org/draft/2020-12/schema");
     for section in
@@ -612,7 +610,7 @@ proptest! {
         let folder = Folder::new("");
         folder.write("config.yaml", &text, 0o600);
         match folder.load(&folder.sources()) {
-            Ok(loaded) => prop_assert!(!config::show(&loaded, &REGISTRY).is_empty()),
+            Ok(loaded) => prop_assert!(!config::show(&loaded, &schemas()).is_empty()),
             Err(error) => prop_assert!(error.lines().all(|line| line.starts_with("config.yaml:")), "{}", error),
         }
     }

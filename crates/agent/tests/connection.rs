@@ -201,22 +201,24 @@ async fn a_message_over_the_limit_does_no_harm() {
     }
 }
 
-/// More messages than an inbox holds, none acknowledged: Receive Maximum holds the rest back at the broker.
+/// More messages than an inbox holds, and a service that is slow to take them: Receive Maximum holds them back;
+/// where a broker does not keep to it (mosquitto 2.0.11) or has none (3.1.1), what found no room comes again.
 #[tokio::test]
-async fn an_inbox_never_overflows_under_mqtt_5() {
-    let broker = Mosquitto::plain().await.unwrap();
-    let (device, mut inbox) = Device::start(settings(broker.port(), Version::V5));
-    device.connected().await;
-    for n in 0..30 {
-        testkit::client::publish(&broker, "down/x", n.to_string().as_bytes(), 1, false).await.unwrap();
+async fn a_flood_loses_nothing() {
+    for version in [Version::V5, Version::V311] {
+        let broker = Mosquitto::plain().await.unwrap();
+        let (device, mut inbox) = Device::start(settings(broker.port(), version));
+        device.connected().await;
+        let lines: Vec<String> = (0..30).map(|n| n.to_string()).collect();
+        testkit::client::publish_lines(&broker, "down/x", &lines, 1).await.unwrap();
+        let mut missing: std::collections::BTreeSet<_> = lines.into_iter().collect();
+        while !missing.is_empty() {
+            let received = inbound(&mut inbox).await;
+            missing.remove(std::str::from_utf8(&received.payload).unwrap());
+            received.ack();
+        }
+        device.stop().await;
     }
-    for n in 0..30 {
-        let received = inbound(&mut inbox).await;
-        assert_eq!(received.payload, n.to_string().as_bytes());
-        received.ack();
-    }
-    assert_eq!(device.mqtt.counters().overflowed, 0);
-    device.stop().await;
 }
 
 /// QoS 2 both ways arrives once each, also over a reset.

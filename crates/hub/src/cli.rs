@@ -6,16 +6,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
-use iot_agent::mqtt::transport::{Endpoint, Scheme, TlsFiles};
+use iot_agent::config::BrokerUrl;
+use iot_agent::mqtt::transport::{Endpoint, TlsFiles};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::secret::read_psk;
+use crate::secret::{SecretError, read_psk};
 use crate::serve::{Options, Running, Via};
 use crate::store::{Store, StoreError};
 use crate::{control, demo, devices};
@@ -171,11 +172,8 @@ fn serve(data: PathBuf, psk_file: &Path, place: Place) -> Result<(), Failure> {
             }
             error = running.ended() => Some(error),
         };
-        match ended {
-            None => running.stop().await,
-            // Its tasks are in an unknown state; the runtime ends them.
-            Some(error) => Err(error),
-        }
+        let stopped = running.stop().await;
+        ended.map_or(stopped, Err)
     })?;
     Ok(())
 }
@@ -193,16 +191,11 @@ fn show(
         Some(path) => path,
         None => demo::agent_beside_us()?,
     };
-    let mut scene = demo::Scene::set(agent).map_err(Failure::Other)?;
-    if let Some(path) = psk_file {
-        scene.use_psk(path);
-    }
-    if let Some(folder) = data {
-        scene.use_data(folder);
-    }
-    let psk = read_psk(scene.psk_file()).map_err(misconfigured)?;
-    runtime()?.block_on(demo::run(scene, psk, via, url))?;
-    Ok(())
+    let options = demo::Options { agent, data, psk_file, via, url };
+    runtime()?.block_on(demo::run(options)).map_err(|error| match error.downcast::<SecretError>() {
+        Ok(error) => misconfigured(error),
+        Err(error) => Failure::Other(error),
+    })
 }
 
 fn list(data: &Path, json: bool) -> Result<(), Failure> {
@@ -246,35 +239,12 @@ impl Place {
 
 /// Where a URL points. In the clear only within this machine.
 fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
-    let (scheme, rest) = url.split_once("://").with_context(|| format!("{url:?} is not a URL"))?;
-    let (scheme, port) = match scheme {
-        "mqtts" | "ssl" | "tls" => (Scheme::Mqtts, 8883),
-        "mqtt" | "tcp" => (Scheme::Mqtt, 1883),
-        "unix" => (Scheme::Unix, 0),
-        other => anyhow::bail!("{other}:// is unknown; known are mqtts://, mqtt:// and unix://"),
-    };
-    if scheme == Scheme::Unix {
-        return Ok(Endpoint {
-            scheme,
-            host: String::new(),
-            port,
-            path: rest.into(),
-            tls: TlsFiles::default(),
-            proxy: None,
-        });
+    let broker = BrokerUrl::parse(url).map_err(|reason| anyhow!("--broker {reason}"))?;
+    if broker.is_plaintext() && !broker.is_local() {
+        bail!("--broker {broker} is another machine, and unencrypted: use mqtts:// or wss://");
     }
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, digits)) if !digits.contains(']') => {
-            (host, digits.parse().context("the port is no number")?)
-        }
-        _ => (rest, port),
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if scheme == Scheme::Mqtt && !local {
-        anyhow::bail!("{url} is not on this machine, and mqtt:// is in the clear; use mqtts://");
-    }
-    Ok(Endpoint { scheme, host, port, path: String::new(), tls: TlsFiles::default(), proxy: None })
+    let BrokerUrl { scheme, host, port, path } = broker;
+    Ok(Endpoint { scheme, host, port, path, tls: TlsFiles::default(), proxy: None })
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use iot_agent::mqtt::Connection;
-use protocol::proof::Psk;
 use protocol::status::Reason;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -20,7 +20,8 @@ use tokio::sync::mpsc;
 
 use crate::cli::Signals;
 use crate::hub::Event;
-use crate::serve::{Options, Running, Via};
+use crate::secret::read_psk;
+use crate::serve::{self, Running, Via};
 
 /// How long the agent may take to say goodbye before it is killed.
 const AGENT_DEADLINE: Duration = Duration::from_secs(10);
@@ -28,8 +29,22 @@ const AGENT_DEADLINE: Duration = Duration::from_secs(10);
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What the demo is asked to use instead of what it would make itself.
+pub struct Options {
+    /// The agent's program.
+    pub agent: PathBuf,
+    /// Where the hub's data is to be kept.
+    pub data: Option<PathBuf>,
+    /// A secret that is there.
+    pub psk_file: Option<PathBuf>,
+    /// Which broker.
+    pub via: Via,
+    /// Its URL, where it is not ours.
+    pub url: Option<String>,
+}
+
 /// What the demo needs, in a folder that goes with it.
-pub struct Scene {
+struct Scene {
     folder: TempDir,
     agent: PathBuf,
     psk_file: PathBuf,
@@ -37,32 +52,16 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// A temporary folder with a new secret in it.
-    pub fn set(agent: PathBuf) -> anyhow::Result<Scene> {
+    /// A temporary folder with a new secret in it, where none is given.
+    fn set(agent: PathBuf, data: Option<PathBuf>, psk_file: Option<PathBuf>) -> anyhow::Result<Scene> {
         let folder = tempfile::Builder::new().prefix("iot-hub-demo-").tempdir();
         let folder = folder.context("make a temporary folder")?;
-        let psk_file = folder.path().join("fleet.psk");
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|e| anyhow::anyhow!("make a secret: {e}"))?;
-        let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        write_private(&psk_file, &format!("{secret}\n"))?;
-        let data = folder.path().join("hub");
+        let data = data.unwrap_or_else(|| folder.path().join("hub"));
+        let psk_file = match psk_file {
+            Some(file) => file,
+            None => new_secret(folder.path())?,
+        };
         Ok(Scene { folder, agent, psk_file, data })
-    }
-
-    /// Uses a secret that is there.
-    pub fn use_psk(&mut self, path: PathBuf) {
-        self.psk_file = path;
-    }
-
-    /// Keeps the hub's data elsewhere.
-    pub fn use_data(&mut self, folder: PathBuf) {
-        self.data = folder;
-    }
-
-    /// The secret's file.
-    pub fn psk_file(&self) -> &Path {
-        &self.psk_file
     }
 
     /// Writes the agent's configuration.
@@ -76,7 +75,7 @@ impl Scene {
              log: {{format: text, level: warn}}\n\
              services:\n\
              \x20 registration: {{device_secret_file: {psk_file}}}\n\
-             \x20 heartbeat: {{interval: 5s}}\n",
+             \x20 heartbeat: {{interval: 2s}}\n",
             broker = serde_json::Value::from(broker),
             state = quoted(&self.folder.path().join("agent")),
             run = quoted(&self.folder.path().join("run")),
@@ -101,14 +100,21 @@ pub fn agent_beside_us() -> anyhow::Result<PathBuf> {
 }
 
 /// Plays the demo until a signal comes.
-pub async fn run(scene: Scene, psk: Psk, via: Via, url: Option<String>) -> anyhow::Result<()> {
+///
+/// # Errors
+/// [`SecretError`](crate::secret::SecretError) for a secret that cannot be used; anything else that ends it early.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    // Before anything is made, so that a signal at any time finds us ready to remove it.
     let mut signals = Signals::new()?;
-    let (events_in, mut events) = mpsc::channel(256);
-    let options = Options { data: scene.data.clone(), psk, via, events: Some(events_in) };
+    let Options { agent, data, psk_file, via, url } = options;
+    let scene = Scene::set(agent, data, psk_file)?;
+    let psk = read_psk(&scene.psk_file)?;
+    let (events_in, events) = mpsc::channel(256);
+    let options = serve::Options { data: scene.data.clone(), psk, via, events: Some(events_in) };
     let running = Running::start(options).await?;
-    let mut play = Play { running, child: None };
-    let outcome = play.perform(&scene, &mut events, &mut signals, url).await;
-    let stopped = play.end(&mut events, &mut signals).await;
+    let mut play = Play { running, child: None, events, online: false };
+    let outcome = play.perform(&scene, &mut signals, url).await;
+    let stopped = play.end(&mut signals).await;
     scene.folder.close().context("remove the temporary folder")?;
     outcome.and(stopped)
 }
@@ -116,13 +122,15 @@ pub async fn run(scene: Scene, psk: Psk, via: Via, url: Option<String>) -> anyho
 struct Play {
     running: Running,
     child: Option<Child>,
+    events: mpsc::Receiver<Event>,
+    /// The agent has said hello, and not yet goodbye.
+    online: bool,
 }
 
 impl Play {
     async fn perform(
         &mut self,
         scene: &Scene,
-        events: &mut mpsc::Receiver<Event>,
         signals: &mut Signals,
         url: Option<String>,
     ) -> anyhow::Result<()> {
@@ -144,40 +152,72 @@ impl Play {
         let child = self.child.insert(start_agent(&scene.agent, &config)?);
         explain(scene, &config, self.running.address());
         loop {
-            tokio::select! {
-                Some(event) = events.recv() => say(&describe(&event)),
+            let event = tokio::select! {
+                Some(event) = self.events.recv() => event,
                 _ = signals.next() => return Ok(()),
                 error = self.running.ended() => return Err(error),
                 status = child.wait() => bail!("the agent ended by itself: {}", status.context("wait for it")?),
-            }
+            };
+            show(&event, &mut self.online);
         }
     }
 
     /// Stops the agent, then the hub, so that the hub hears the agent's goodbye.
-    async fn end(self, events: &mut mpsc::Receiver<Event>, signals: &mut Signals) -> anyhow::Result<()> {
-        let Play { running, child } = self;
-        if let Some(child) = child
+    async fn end(mut self, signals: &mut Signals) -> anyhow::Result<()> {
+        let mut stopped = Ok(());
+        if let Some(child) = self.child.take()
             && child.id().is_some()
         {
             say("stopping (Ctrl-C again: at once)");
-            stop_agent(child, events, signals).await?;
-            let goodbye = async {
-                while let Some(event) = events.recv().await {
-                    say(&describe(&event));
-                    if matches!(event, Event::Offline(..)) {
-                        break;
-                    }
-                }
-            };
-            // It says goodbye only once it had enrolled, so that it may not come.
-            if tokio::time::timeout(GOODBYE_DEADLINE, goodbye).await.is_err() {
-                say("agent: gone without a goodbye");
-            }
+            stopped = self.stop_agent(child, signals).await;
         }
-        running.stop().await?;
+        self.running.stop().await?;
         say("hub: stopped");
+        stopped
+    }
+
+    async fn stop_agent(&mut self, mut child: Child, signals: &mut Signals) -> anyhow::Result<()> {
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            kill_process(pid, Signal::TERM).context("stop the agent")?;
+        }
+        let deadline = tokio::time::sleep(AGENT_DEADLINE);
+        tokio::pin!(deadline);
+        let status = loop {
+            tokio::select! {
+                status = child.wait() => break status.context("wait for the agent")?,
+                Some(event) = self.events.recv() => show(&event, &mut self.online),
+                () = &mut deadline => return kill(child).await,
+                _ = signals.next() => return kill(child).await,
+            }
+        };
+        say(&format!("agent: stopped, {status}"));
+        let goodbye = async {
+            while self.online
+                && let Some(event) = self.events.recv().await
+            {
+                show(&event, &mut self.online);
+            }
+        };
+        if tokio::time::timeout(GOODBYE_DEADLINE, goodbye).await.is_err() {
+            say("agent: gone without a goodbye");
+        }
         Ok(())
     }
+}
+
+fn show(event: &Event, online: &mut bool) {
+    match event {
+        Event::Online(_) => *online = true,
+        Event::Offline(..) => *online = false,
+        _ => {}
+    }
+    say(&describe(event));
+}
+
+async fn kill(mut child: Child) -> anyhow::Result<()> {
+    child.kill().await.context("kill the agent")?;
+    bail!("the agent did not stop when it was asked to, and was killed");
 }
 
 fn start_agent(program: &Path, config: &Path) -> anyhow::Result<Child> {
@@ -195,33 +235,6 @@ fn start_agent(program: &Path, config: &Path) -> anyhow::Result<Child> {
     tokio::spawn(echo(child.stdout.take()));
     tokio::spawn(echo(child.stderr.take()));
     Ok(child)
-}
-
-async fn stop_agent(
-    mut child: Child,
-    events: &mut mpsc::Receiver<Event>,
-    signals: &mut Signals,
-) -> anyhow::Result<()> {
-    if let Some(pid) =
-        child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
-    {
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("stop the agent")?;
-    }
-    let deadline = tokio::time::sleep(AGENT_DEADLINE);
-    tokio::pin!(deadline);
-    loop {
-        tokio::select! {
-            status = child.wait() => {
-                say(&format!("agent: stopped, {}", status.context("wait for the agent")?));
-                return Ok(());
-            }
-            Some(event) = events.recv() => say(&describe(&event)),
-            () = &mut deadline => break,
-            _ = signals.next() => break,
-        }
-    }
-    child.kill().await.context("kill the agent")?;
-    bail!("the agent did not stop when it was asked to, and was killed");
 }
 
 async fn echo(lines: Option<impl AsyncRead + Unpin>) {
@@ -269,6 +282,15 @@ fn describe(event: &Event) -> String {
 fn say(line: &str) {
     // Nobody may be looking any more; the demo goes on until it is stopped.
     writeln!(io::stdout().lock(), "{line}").ok();
+}
+
+fn new_secret(folder: &Path) -> anyhow::Result<PathBuf> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|e| anyhow!("make a secret: {e}"))?;
+    let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = folder.join("fleet.psk");
+    write_private(&path, &format!("{digits}\n"))?;
+    Ok(path)
 }
 
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@
 //! clocks that may be wrong. A run that another has replaced is not believed again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use protocol::status::{Presence, Reason, ServiceState, State};
 use protocol::{DeviceId, Timestamp};
@@ -20,6 +21,8 @@ use crate::store::Enrolment;
 pub const MAX_PAYLOAD: usize = 16 * 1024;
 /// How many devices are listed that never enrolled here: they need no proof to be seen, so they are bounded.
 pub const MAX_STRANGERS: usize = 1000;
+/// A heartbeat that arrives this much later than the will of its own run was sent after it, not overtaken by it.
+const OVERTAKING: Duration = Duration::from_secs(2);
 
 /// How a device was last seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -279,6 +282,13 @@ impl Seen {
         }
     }
 
+    /// The will of a dead connection came after the birth of the next, of the same run, and the device lives on.
+    fn wrongly_lost(&self, now: Timestamp) -> bool {
+        let after = now.as_millis().saturating_sub(self.since.as_millis());
+        self.reason == Some(Reason::ConnectionLost)
+            && u128::try_from(after).is_ok_and(|ms| ms >= OVERTAKING.as_millis())
+    }
+
     /// A redelivered heartbeat, or one that a later has overtaken.
     fn has_had(&self, beat: &Heartbeat) -> bool {
         let last =
@@ -288,9 +298,9 @@ impl Seen {
 
     fn beat(&mut self, beat: &Heartbeat, now: Timestamp) {
         if let Some(run_id) = &beat.run_id
-            && self.run_id.as_ref() != Some(run_id)
+            && (self.run_id.as_ref() != Some(run_id) || self.wrongly_lost(now))
         {
-            // Its birth is on its way, or was lost; the run it replaces is over in any case.
+            // Its birth is on its way, or was lost; a run that it replaces is over in any case.
             self.run(run_id.clone());
             (self.state, self.reason, self.since) = (Some(State::Online), None, now);
         }

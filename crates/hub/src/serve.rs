@@ -14,7 +14,7 @@ use protocol::Timestamp;
 use protocol::proof::Psk;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::broker::{Broker, MAX_PACKET};
 use crate::control::{Control, Query};
@@ -27,8 +27,9 @@ const INBOX: usize = 64;
 const QUEUE: usize = 4 << 20;
 const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(2);
-/// Longer than a restart of the hub takes, so that requests wait for it at an external broker.
-const SESSION_EXPIRY: Duration = Duration::from_secs(3600);
+/// None: a new session is sent every retained presence, which is how the hub learns what it missed. A request that
+/// comes while the hub is away is lost, and its device asks again.
+const SESSION_EXPIRY: Duration = Duration::ZERO;
 
 /// Which broker.
 pub enum Via {
@@ -58,6 +59,8 @@ pub struct Running {
     control: Option<JoinHandle<()>>,
     hub: JoinHandle<()>,
     stop: oneshot::Sender<()>,
+    /// A part of it has ended by itself; what is left ends with the runtime.
+    over: bool,
 }
 
 impl Running {
@@ -79,15 +82,12 @@ impl Running {
         };
         let clock = Clock::new(clock::built(), None);
         let (mqtt, driver) = mqtt::new(settings(endpoint, clock.clone(), client_id), ());
-        let inboxes = FILTERS.map(|filter| mqtt.claim(filter, Qos::AtLeastOnce, INBOX));
+        let inboxes = FILTERS.map(|filter| mqtt.claim("hub", filter, Qos::AtLeastOnce, INBOX));
         let (stop, stopped) = oneshot::channel();
         let work = Work { hub, mqtt: mqtt.clone(), clock, events };
         let hub = tokio::spawn(work.run(inboxes, asked, stopped));
-        let driver = tokio::spawn(async move {
-            driver.run().await;
-        });
-        tokio::spawn(report(mqtt.connection()));
-        Ok(Running { broker, mqtt, driver, control, hub, stop })
+        let driver = tokio::spawn(driver.run());
+        Ok(Running { broker, mqtt, driver, control, hub, stop, over: false })
     }
 
     /// Where the embedded broker listens.
@@ -109,20 +109,23 @@ impl Running {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let error = tokio::select! {
             error = broker => error,
             ended = &mut self.driver => panicked(ended, "the MQTT connection"),
             ended = &mut self.hub => panicked(ended, "the hub"),
-        }
+        };
+        self.over = true;
+        error
     }
 
     /// Handles what has arrived, writes down what must last, and stops.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.mqtt.stop(None, DRAIN);
-        // It may have ended by itself, which is why we stop.
-        if self.stop.send(()).is_err() {
-            warn!("the hub had stopped before it was asked to");
+        if self.over {
+            return Ok(());
         }
+        self.mqtt.stop(None, DRAIN);
+        // Fails only where it has just ended by itself, which awaiting it tells.
+        self.stop.send(()).ok();
         self.hub.await.context("stop the hub")?;
         self.driver.await.context("stop the MQTT connection")?;
         if let Some(control) = self.control {
@@ -209,16 +212,6 @@ fn listen(data: &Path, queries: mpsc::Sender<Query>) -> Option<JoinHandle<()>> {
         Err(error) => {
             warn!(%error, "cannot listen on hub.sock: `iot-hub devices` will not work while the hub runs");
             None
-        }
-    }
-}
-
-async fn report(mut connection: watch::Receiver<Connection>) {
-    while connection.changed().await.is_ok() {
-        match &*connection.borrow_and_update() {
-            Connection::Connected { version, .. } => info!(version, "connected to the broker"),
-            Connection::Waiting { error, delay } => warn!(error, ?delay, "no connection to the broker"),
-            Connection::Connecting | Connection::Stopped => {}
         }
     }
 }

@@ -5,14 +5,16 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fmt;
 
 use serde::de::value::StrDeserializer;
-use serde::de::{self, DeserializeOwned, DeserializeSeed, Expected, IntoDeserializer, Unexpected, Visitor};
+use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
 
 use super::files;
-use super::finding::{Finding, Notice, Report, nearest, suggestion};
-use super::node::{At, Map, Node, Value};
+use super::finding::{Finding, Notice, Report, suggestion};
+use super::node::{Map, Node, Value};
+use fault::{Fault, Path, Place};
+
+mod fault;
 
 /// Reads a `T` from `node`, which stands at the dotted key `path`. Its map may have the keys `also`, too: they
 /// are the caller's to read, and only suggested here.
@@ -61,106 +63,9 @@ struct Context<'a> {
     notices: RefCell<Vec<Notice>>,
 }
 
-/// The keys from the section's root to a value.
-#[derive(Clone, Copy)]
-enum Path<'a> {
-    Root(&'a str),
-    Key(&'a Path<'a>, &'a str),
-}
-
-impl Path<'_> {
-    fn keys(&self) -> Vec<String> {
-        match self {
-            Path::Root(_) => Vec::new(),
-            Path::Key(parent, key) => {
-                let mut keys = parent.keys();
-                keys.push((*key).to_owned());
-                keys
-            }
-        }
-    }
-
-    fn root(&self) -> &str {
-        match self {
-            Path::Root(root) => root,
-            Path::Key(parent, _) => parent.root(),
-        }
-    }
-
-    fn full(&self) -> String {
-        let mut full = self.root().to_owned();
-        for key in self.keys() {
-            if !full.is_empty() {
-                full.push('.');
-            }
-            full.push_str(&key);
-        }
-        full
-    }
-}
-
-/// Where a fault lies.
-#[derive(Debug)]
-struct Place {
-    at: At,
-    path: String,
-    keys: Vec<String>,
-}
-
 impl Place {
     fn of(de: De<'_>) -> Place {
         Place { at: de.node.at.clone(), path: de.path.full(), keys: de.path.keys() }
-    }
-}
-
-/// Why a value could not be read. The innermost value through which it passes puts its place to it.
-#[derive(Debug)]
-struct Fault {
-    message: String,
-    place: Option<Place>,
-    missing: Option<&'static str>,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Fault {}
-
-impl de::Error for Fault {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Fault { message: message.to_string(), place: None, missing: None }
-    }
-
-    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let found = match found {
-            Unexpected::Bool(value) => Value::Bool(value),
-            Unexpected::Signed(value) => Value::Int(value.into()),
-            Unexpected::Unsigned(value) => Value::Int(value.into()),
-            Unexpected::Float(value) => Value::Float(value),
-            Unexpected::Str(text) => Value::Text(text.to_owned()),
-            Unexpected::Seq => Value::List(Vec::new()),
-            Unexpected::Map => Value::Map(Map::new()),
-            Unexpected::Unit => Value::Null,
-            other => return Self::custom(format_args!("expected {expected}, found {other}")),
-        };
-        Self::custom(format_args!("expected {expected}, found {found}"))
-    }
-
-    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::invalid_type(found, expected)
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let near = nearest(variant, expected.iter().copied());
-        let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        Self::custom(format_args!("expected one of {}, found {variant:?}{hint}", expected.join(", ")))
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Fault { missing: Some(field), ..Self::custom("must be set, there is no default") }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use mqtt_protocol_core::mqtt::packet::{
     self, MaximumPacketSize, Properties, Property, ReceiveMaximum, RetainHandling, SessionExpiryInterval,
-    SubEntry, SubOpts, v3_1_1, v5_0,
+    SubEntry, SubOpts, WillDelayInterval, v3_1_1, v5_0,
 };
 use mqtt_protocol_core::mqtt::result_code::{
     ConnectReasonCode, ConnectReturnCode, DisconnectReasonCode, MqttError, PubackReasonCode,
@@ -57,6 +57,10 @@ pub(super) struct Connect<'a> {
 /// 3.1.1 cannot announce a window. Mosquitto takes 20 QoS 2 messages at once and drops what is over, with an
 /// error in its PUBREC that 3.1.1 has no room for.
 const WINDOW_V311: u16 = 20;
+
+/// Seconds. When we take our own half-open session over, some brokers publish its will after our birth: with a
+/// delay they find us back and publish none. 3.1.1 has no such thing.
+const WILL_DELAY: u32 = 1;
 
 /// What the broker allows, as its CONNACK says (MQTT 5 section 3.2.2.3; defaults for 3.1.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,7 +238,11 @@ impl Wire {
                     Property::ReceiveMaximum(ReceiveMaximum::new(connect.receive_maximum)?),
                     Property::MaximumPacketSize(MaximumPacketSize::new(connect.max_packet_size)?),
                 ];
-                let builder = connect!(v5_0::Connect, connect).props(properties);
+                let mut builder = connect!(v5_0::Connect, connect).props(properties);
+                if connect.will.is_some() {
+                    builder = builder
+                        .will_props(vec![Property::WillDelayInterval(WillDelayInterval::new(WILL_DELAY)?)]);
+                }
                 Ok(builder.build()?.to_continuous_buffer())
             }
         }
@@ -469,3 +477,6 @@ fn disconnect_in(body: &[u8]) -> Result<Incoming, MqttError> {
         reason: code.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,7 @@ impl Driver {
             shared,
             settings,
             presence,
-            session: Session::default(),
+            session: Session::new(getrandom::u32().map_or(0, |random| (random >> 16) as u16)),
             wire,
             failures: 0,
             connections: 0,

@@ -533,6 +533,8 @@ impl<'a> Link<'a> {
     }
 
     fn connected(&mut self, session_present: bool, limits: Limits) {
+        // A broker that keeps what we asked it to forget is not believed.
+        let session_present = session_present && self.keeps_session;
         let mut state = self.shared.state();
         state.counters.connects += 1;
         if !session_present {

@@ -43,6 +43,12 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Identifiers begin after `last_id`. A process begins anywhere: the broker may still hold a QoS 2 identifier
+    /// of the process before, and would take a new message under it for an old one.
+    pub(super) fn new(last_id: u16) -> Self {
+        Self { last_id, ..Self::default() }
+    }
+
     /// Nothing awaits an acknowledgement.
     pub(super) fn is_idle(&self) -> bool {
         self.flights.is_empty()

@@ -16,20 +16,21 @@ pub fn schemas() -> Vec<ServiceSchema> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// A file in `services/` that the registry lacks would never run.
     #[test]
     fn every_file_is_registered() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/services");
-        let mut files: Vec<String> = std::fs::read_dir(folder)
+        let files: BTreeSet<String> = std::fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
             .filter(|name| name != "mod")
             .collect();
-        let mut names: Vec<_> = REGISTRY.iter().map(|entry| entry.name.to_owned()).collect();
-        files.sort();
-        names.sort();
+        let names: BTreeSet<String> = REGISTRY.iter().map(|entry| entry.name.to_owned()).collect();
         assert_eq!(files, names);
+        assert_eq!(names.len(), REGISTRY.len(), "each once");
     }
 }

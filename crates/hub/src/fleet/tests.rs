@@ -104,7 +104,11 @@ fn heartbeats_are_counted_once_and_in_order() {
     // On its way when the connection broke: it does not bring the device back.
     assert_eq!(d1.beat(Some("r1"), 3).unwrap(), Change::Heartbeat(Some(3)));
     assert_eq!(d1.state().0, Some(State::Offline));
-    let kept = d1.fleet.heartbeat(Some(&device("d1")), &beat(Some("r1"), 4), true, at(0));
+    // One that comes later does: the will was late.
+    d1.now += 2;
+    assert_eq!(d1.beat(Some("r1"), 4).unwrap(), Change::Heartbeat(Some(4)));
+    assert_eq!(d1.state().0, Some(State::Online));
+    let kept = d1.fleet.heartbeat(Some(&device("d1")), &beat(Some("r1"), 5), true, at(0));
     assert!(matches!(kept, Err(Ignored::Retained)));
 }
 

@@ -1,0 +1,143 @@
+use protocol::{registration::open_request, topic::Layout};
+
+use super::*;
+use crate::harness::Harness;
+
+const SECRET: &[u8] = b"sixteen bytes and more";
+const REPLY: &str = "iot/registration/c1/reply";
+
+fn psk() -> Psk {
+    Psk::from_file_bytes(SECRET).unwrap()
+}
+
+fn config() -> Config {
+    Config { device_secret: Some(Secret::new(SECRET.to_vec())), ..Config::default() }
+}
+
+/// The one request that has been published, and the means to answer it.
+async fn request(world: &Harness) -> (Request, Nonce) {
+    let mut messages = world.after(Duration::from_millis(1)).await;
+    assert_eq!(messages.len(), 1, "{messages:?}");
+    let message = messages.remove(0);
+    assert_eq!(message.topic, "iot/registration/c1");
+    let request = open_request(&psk(), &message.payload).unwrap();
+    let nonce = request.proof.as_ref().unwrap().nonce.clone();
+    (request, nonce)
+}
+
+fn answer(world: &Harness, psk: &Psk, nonce: &Nonce, reply: Reply) {
+    let client_id = "c1".parse().unwrap();
+    assert!(world.mqtt.deliver(REPLY, &reply.signed(psk, &client_id, nonce.clone())));
+}
+
+fn id(id: &str) -> Reply {
+    Reply { device_id: Some(id.parse().unwrap()), ..Reply::default() }
+}
+
+fn error(error: &str) -> Reply {
+    Reply { error: Some(error.to_owned()), ..Reply::default() }
+}
+
+async fn enrolled(world: &Harness) -> String {
+    tokio::time::timeout(Duration::from_secs(1), world.shared.identity.device_id()).await.unwrap().to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_authentic_answer_to_the_latest_request_counts() {
+    let world = Harness::new();
+    let service = world.start::<Registration>(config());
+    assert!(world.after(Duration::from_secs(60)).await.is_empty(), "asks only when connected");
+    world.mqtt.set_connected(true);
+    let (_, old) = request(&world).await;
+    tokio::time::sleep(Duration::from_secs(33)).await;
+    let (_, new) = request(&world).await;
+    answer(&world, &psk(), &old, id("late"));
+    answer(&world, &Psk::from_file_bytes(b"another secret of the fleet").unwrap(), &new, id("forged"));
+    assert!(world.mqtt.deliver(REPLY, br#"{"device_id": "unsigned"}"#));
+    assert!(world.mqtt.deliver(REPLY, b"\xff{"));
+    answer(&world, &psk(), &new, id("right"));
+    assert_eq!(enrolled(&world).await, "right");
+    answer(&world, &psk(), &new, id("second"));
+    assert!(world.after(Duration::from_secs(600)).await.is_empty(), "asks no more");
+    assert_eq!(enrolled(&world).await, "right");
+    world.stop(service).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_backends_clock_is_used_once() {
+    let world = Harness::new();
+    world.mqtt.set_connected(true);
+    let service = world.start::<Registration>(config());
+    let server_time: Timestamp = "2031-01-02T03:04:05.000Z".parse().unwrap();
+    let clock = Reply { server_time: Some(server_time), ..error("clock") };
+    let (_, nonce) = request(&world).await;
+    answer(&world, &psk(), &nonce, clock.clone());
+    let (corrected, nonce) = request(&world).await;
+    assert_eq!(corrected.proof.unwrap().timestamp, server_time);
+    answer(&world, &psk(), &nonce, clock);
+    assert!(world.after(Duration::from_millis(500)).await.is_empty(), "now it backs off");
+    let line = world.shared.board.all()["registration"].clone();
+    assert_eq!(line.detail.as_deref(), Some(CLOCK));
+    world.stop(service).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_shown_and_asked_again_later() {
+    let world = Harness::new();
+    world.mqtt.set_connected(true);
+    let service = world.start::<Registration>(config());
+    let (_, nonce) = request(&world).await;
+    answer(
+        &world,
+        &psk(),
+        &nonce,
+        Reply { message: Some("ask the owner".into()), ..error("unknown_device") },
+    );
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let line = world.shared.board.all()["registration"].clone();
+    assert_eq!(line.detail.as_deref(), Some("refused by the backend: unknown_device: ask the owner"));
+    let (_, nonce) = request(&world).await;
+    answer(&world, &psk(), &nonce, id("d1"));
+    assert_eq!(enrolled(&world).await, "d1");
+    assert_eq!(world.shared.board.all()["registration"].detail, None);
+    world.stop(service).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_sends_two_strings_once_per_timeout_and_takes_the_first_id() {
+    let world = Harness::with_layout(Layout::IotCloud);
+    world.mqtt.set_connected(true);
+    let service = world.start::<Registration>(Config { proof: Proof::Plain, ..config() });
+    let asked = world.after(Duration::from_secs(95)).await;
+    assert_eq!(asked.len(), 4, "at 0, 30, 60 and 90 s");
+    for message in asked {
+        assert_eq!(message.topic, "iot-registration");
+        let request: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+        assert_eq!(
+            request,
+            serde_json::json!({"client_id": "c1", "device_secret": "sixteen bytes and more"})
+        );
+    }
+    for reply in [r#"{"error": "no"}"#, r#"{"device_id": "d1"}"#, r#"{"device_id": "d2"}"#] {
+        assert!(world.mqtt.deliver("iot-registration/response/c1", reply.as_bytes()));
+    }
+    assert_eq!(
+        tokio::time::timeout(Duration::from_secs(400), world.shared.identity.device_id())
+            .await
+            .unwrap()
+            .as_str(),
+        "d1"
+    );
+    world.stop(service).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_secret_it_says_what_is_missing() {
+    let world = Harness::new();
+    world.mqtt.set_connected(true);
+    let service = world.start::<Registration>(Config::default());
+    assert!(world.after(Duration::from_millis(10)).await.is_empty());
+    let detail = world.shared.board.all()["registration"].detail.clone().unwrap();
+    assert!(detail.contains("services.registration.device_secret_file"), "{detail}");
+    world.stop(service).await;
+}

@@ -1,0 +1,92 @@
+//! Publishes how long the machine has been up. Never reads anything but the monotonic clock.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use iot_agent::{
+    config::{Delivery, Interval, Qos, Topic},
+    mqtt::Message,
+    service::{Context, Service},
+};
+use protocol::{DeviceId, Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Publishes how long the machine has been up.
+pub struct Uptime {
+    config: Config,
+    ctx: Context,
+}
+
+/// Settings under `services.uptime`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Topic; by default {prefix}/{device_id}/uptime.
+    topic: Option<Topic>,
+    /// Quality of service.
+    qos: Qos,
+    /// What becomes of a message while the broker is out of reach.
+    delivery: Delivery,
+    /// Time between two messages.
+    interval: Interval,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            topic: None,
+            qos: Qos::AtLeastOnce,
+            delivery: Delivery::Durable,
+            interval: Interval::seconds(60),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Payload {
+    device_id: DeviceId,
+    timestamp: Timestamp,
+    uptime_s: u64,
+}
+
+impl Service for Uptime {
+    const NAME: &'static str = "uptime";
+    type Config = Config;
+
+    fn new(config: Config, ctx: Context) -> anyhow::Result<Self> {
+        Ok(Self { config, ctx })
+    }
+
+    async fn run(self) -> anyhow::Result<()> {
+        let shutdown = self.ctx.shutdown.clone();
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            ended = self.publish() => ended,
+        }
+    }
+}
+
+impl Uptime {
+    async fn publish(&self) -> anyhow::Result<()> {
+        let device_id = self.ctx.identity().device_id().await;
+        let template = self.ctx.template(self.config.topic.as_deref());
+        let topic = self.ctx.resolve(&template).context("the topic needs more than a device id")?;
+        let interval = self.config.interval.get();
+        loop {
+            // Whoever does not come back in time hangs, and is started anew.
+            self.ctx.progress(interval + Duration::from_secs(30));
+            let payload =
+                Payload { device_id: device_id.clone(), timestamp: self.ctx.now(), uptime_s: uptime() };
+            let payload = serde_json::to_vec(&payload).context("encode the uptime")?;
+            let Config { qos, delivery, .. } = self.config;
+            let message = Message { topic: topic.clone(), payload, qos, retain: false, delivery };
+            drop(self.ctx.mqtt.publish(message));
+            tokio::time::sleep(interval).await;
+        }
+    }
+}
+
+fn uptime() -> u64 {
+    rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec.unsigned_abs()
+}
