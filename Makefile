@@ -32,10 +32,12 @@ bench: ## The benchmarks
 	scripts/tools build
 	cargo bench --workspace --locked --bench '*'
 
+# One after the other: built together, the agent would get the features that only the hub asks for.
 .PHONY: build
 build: ## The release binaries, in target/release/
 	scripts/tools build
-	cargo build --release --locked --package iot-agent --package iot-hub
+	cargo build --release --locked --package iot-agent
+	cargo build --release --locked --package iot-hub
 
 # Does not build, so that root need not run cargo: `make build && sudo make install`.
 .PHONY: install
