@@ -62,15 +62,24 @@ fn shown(backend: &Backend) -> BTreeSet<String> {
     backend.watcher.all().into_iter().filter_map(levels).collect()
 }
 
-/// Hundreds of forged, foreign, malformed and stale replies, then the right one, then hundreds of authentic ones that
-/// come too late: exactly the right id, for ever.
+/// Forged, foreign, malformed and stale replies, over a hundred of each kind, then the right one, then hundreds of
+/// authentic ones that come too late: exactly the right id, for ever.
 #[tokio::test]
-async fn only_the_right_reply_counts() {
-    const BAD: usize = 400;
+async fn only_the_right_reply_counts_under_mqtt_5() {
+    only_the_right_reply_counts("version: 5").await;
+}
+
+#[tokio::test]
+async fn only_the_right_reply_counts_under_mqtt_3() {
+    only_the_right_reply_counts("version: 3.1.1").await;
+}
+
+async fn only_the_right_reply_counts(version: &str) {
+    const BAD: usize = 3_000;
     let mut rng = Rng::new(seed());
-    let broker = Mosquitto::plain().await.unwrap();
+    let broker = Mosquitto::builder().line("max_queued_messages 10000").start().await.unwrap();
     let backend = Backend::start(&broker).await;
-    let home = patient(home(&broker), "{device_secret_file: psk, response_timeout: 5m}");
+    let home = patient(home(&broker), "{device_secret_file: psk, response_timeout: 5m}").mqtt(version);
     let mut agent = home.start();
     let request = backend.request().await;
 
@@ -342,6 +351,21 @@ async fn a_secret_may_come_later() {
     agent.find_line("chmod 600", SOON).await.unwrap();
     assert_eq!(backend.requests(), 0);
     home.file("later", &format!("{}\r\n", support::SECRET), 0o600);
+    backend.answer(&backend.request().await, id("d1")).await;
+    enrolled(&home, &backend, "d1").await;
+}
+
+/// A configuration without a secret, mended and reloaded.
+#[tokio::test]
+async fn a_reload_brings_the_secret() {
+    let broker = Mosquitto::plain().await.unwrap();
+    let backend = Backend::start(&broker).await;
+    let home = patient(home(&broker), "{}");
+    let agent = home.start();
+    wait_status(&home, |status| !detail(status).is_empty()).await;
+    let mended = fs::read_to_string(home.path().join("config.yaml")).unwrap();
+    home.file("config.yaml", &mended.replace("{}", "{device_secret_file: psk}"), 0o600);
+    agent.signal(testkit::process::Signal::HUP).unwrap();
     backend.answer(&backend.request().await, id("d1")).await;
     enrolled(&home, &backend, "d1").await;
 }

@@ -198,8 +198,9 @@ impl Registration {
         let key = if self.config.device_secret.is_some() { "device_secret" } else { "device_secret_file" };
         let check = || {
             let secret = self.secret()?;
-            if self.config.proof == Proof::PskHmac {
-                Psk::from_file_bytes(secret.bytes())?;
+            match self.config.proof {
+                Proof::PskHmac => drop(Psk::from_file_bytes(secret.bytes())?),
+                Proof::Plain => drop(plain(&secret)?),
             }
             Ok(())
         };
@@ -325,7 +326,7 @@ impl Registration {
     fn plain_request(&mut self, secret: &Secret) -> anyhow::Result<Vec<u8>> {
         let request = PlainRequest {
             client_id: self.ctx.identity().client_id().clone(),
-            device_secret: secret.text().context("the device secret is no text")?.trim_end().to_owned(),
+            device_secret: plain(secret)?,
         };
         self.asked = Some(Asked::Plain);
         serde_json::to_vec(&request).context("encode the request")
@@ -448,6 +449,11 @@ impl Registration {
         }
         kept.is_ok()
     }
+}
+
+/// The secret as JSON can carry it.
+fn plain(secret: &Secret) -> anyhow::Result<String> {
+    Ok(secret.text().context("the device secret is no text")?.trim_end().to_owned())
 }
 
 fn random() -> anyhow::Result<[u8; 16]> {
