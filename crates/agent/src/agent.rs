@@ -59,18 +59,35 @@ struct Floor {
 
 /// Signals, caught from the first moment on.
 struct Signals {
+    stop: Stop,
+    reload: Signal,
+}
+
+/// What asks the process to end.
+struct Stop {
     terminate: Signal,
     interrupt: Signal,
-    reload: Signal,
 }
 
 impl Signals {
     fn catch() -> std::io::Result<Self> {
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            stop: Stop {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
             reload: signal(SignalKind::hangup())?,
         })
+    }
+}
+
+impl Stop {
+    /// Returns when the process is asked to end.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -179,17 +196,10 @@ pub async fn run(sources: Sources) -> anyhow::Result<()> {
     tell(&loaded);
     let mut agent = Agent::start(sources, loaded, logs)?;
     agent.notifier.ready();
-    loop {
-        tokio::select! {
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
-            _ = signals.reload.recv() => agent.reload().await,
-            () = agent.supervisor.watch() => {}
-        }
-    }
+    let ended = agent.live(&mut signals).await;
     agent.notifier.stopping();
     agent.drain().await;
-    Ok(())
+    ended
 }
 
 /// The running daemon.
@@ -237,6 +247,25 @@ impl Agent {
         })
     }
 
+    /// Until it is told to stop, which also cuts a reload short, or cannot go on.
+    async fn live(&mut self, Signals { stop, reload }: &mut Signals) -> anyhow::Result<()> {
+        loop {
+            let wanted = tokio::select! {
+                () = stop.asked() => return Ok(()),
+                _ = reload.recv() => true,
+                () = self.supervisor.watch() => false,
+                // It ends when it is told to, or by a panic. An agent without it would be deaf and dumb for ever.
+                _ = &mut self.driver => anyhow::bail!("the MQTT driver has died"),
+            };
+            if wanted {
+                tokio::select! {
+                    () = stop.asked() => return Ok(()),
+                    () = self.reload() => {}
+                }
+            }
+        }
+    }
+
     /// SIGHUP: a new configuration, or the old one and the reason.
     async fn reload(&mut self) {
         self.notifier.reloading();
@@ -266,7 +295,8 @@ impl Agent {
         let stuck = self.supervisor.drain(DRAIN_SERVICES).await;
         let goodbye = Presence::new(Arc::clone(&self.shared)).goodbye();
         self.mqtt.stop(goodbye, DRAIN_QUEUE);
-        if timeout(DRAIN_LINK, &mut self.driver).await.is_err() {
+        // One that has died was waited for already, and must not be again.
+        if !self.driver.is_finished() && timeout(DRAIN_LINK, &mut self.driver).await.is_err() {
             self.driver.abort();
             warn!("the connection did not end in time");
         }

@@ -47,6 +47,10 @@ pub fn report(shared: &Shared, mqtt: &Mqtt, broker: &str) -> Value {
 
 fn connection(mqtt: &Mqtt, broker: &str) -> Value {
     let mut shown = json!({ "broker": broker, "connects": mqtt.counters().connects });
+    // Also during the next try, which may take longer than the wait before it.
+    if let Some(error) = mqtt.lost() {
+        shown["error"] = json!(error);
+    }
     match &*mqtt.connection().borrow() {
         Connection::Connecting => shown["state"] = json!("connecting"),
         Connection::Connected { version, session_present } => {
@@ -54,9 +58,8 @@ fn connection(mqtt: &Mqtt, broker: &str) -> Value {
             shown["mqtt_version"] = json!(version);
             shown["session_present"] = json!(session_present);
         }
-        Connection::Waiting { error, delay } => {
+        Connection::Waiting { delay, .. } => {
             shown["state"] = json!("waiting");
-            shown["error"] = json!(error);
             shown["retry_ms"] = json!(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
         }
         Connection::Stopped => shown["state"] = json!("stopped"),

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says where it failed")]
 
-#[path = "support/backend.rs"]
-mod backend;
 mod support;
 
 use std::{fs, time::Duration};
 
-use backend::{Backend, error, id, wrong_clock};
 use serde_json::Value;
+use support::backend::{Backend, error, id, wrong_clock};
 use support::{Home, SECRET, SOON, wait_status};
 use testkit::{Mosquitto, Process};
 

@@ -3,18 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says where it failed")]
 
-#[path = "support/backend.rs"]
-mod backend;
 #[path = "support/forgeries.rs"]
 mod forgeries;
 mod support;
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
-use backend::{Backend, error, id, nonce, reply_topic, signed, timestamp, wrong_clock};
 use iot_agent::clock;
 use protocol::{Timestamp, registration::Reply};
 use serde_json::{Value, json};
+use support::backend::{Backend, error, id, nonce, reply_topic, signed, timestamp, wrong_clock};
 use support::{Home, SOON, wait_status};
 use testkit::{Mosquitto, Process, Rng, client::publish_lines, publish, seed};
 

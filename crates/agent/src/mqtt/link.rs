@@ -27,6 +27,8 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(20);
 /// No more is encoded ahead of what the socket takes.
 const AHEAD: usize = 16 * 1024;
+/// With so much unsent nothing more is read: the answers to a broker that talks and does not listen are bounded.
+const BACKLOG: usize = 4 * AHEAD;
 /// Messages taken from the broker and not acknowledged, at most, where no claim is smaller.
 const RECEIVE_MAXIMUM: u16 = 32;
 
@@ -70,13 +72,6 @@ pub(super) enum Lost {
     Busy(Nack),
     #[error("the broker sent {0} out of turn")]
     OutOfTurn(&'static str),
-}
-
-impl Lost {
-    /// The connection had got as far as CONNACK.
-    pub(super) fn was_up(&self) -> bool {
-        !matches!(self, Self::Dial(_) | Self::Refused(_) | Self::ClosedBeforeConnack | Self::Encode(_))
-    }
 }
 
 fn refusal(refusal: Refusal) -> String {
@@ -205,9 +200,10 @@ impl<'a> Link<'a> {
                 self.clocks.stalled.get_or_insert_with(Instant::now);
             }
             let deadline = self.deadline();
-            let idle = self.written == self.out.len();
+            let unsent = self.out.len() - self.written;
+            let idle = unsent == 0;
             tokio::select! {
-                read = self.reader.read_buf(self.framer.buffer()) => self.absorb(read).await?,
+                read = self.reader.read_buf(self.framer.buffer()), if unsent < BACKLOG => self.absorb(read).await?,
                 wrote = push(&mut self.writer, &self.out[self.written..]), if !idle || self.unflushed => {
                     self.advance(wrote)?;
                 }
@@ -225,7 +221,9 @@ impl<'a> Link<'a> {
             client_id: &settings.client_id,
             username: credentials.username.as_deref(),
             password: credentials.password.as_ref().map(|password| password.as_slice()),
-            keep_alive: u16::try_from(settings.keep_alive.as_secs()).unwrap_or(u16::MAX),
+            // Rounded up, and not to 0, which would be never: we ping at the exact time, the broker gives half as
+            // much again.
+            keep_alive: u16::try_from(settings.keep_alive.as_millis().div_ceil(1000)).unwrap_or(u16::MAX),
             clean_start: settings.session_expiry.is_zero(),
             session_expiry: u32::try_from(settings.session_expiry.as_secs()).unwrap_or(u32::MAX),
             receive_maximum: receive_maximum.min(RECEIVE_MAXIMUM),
@@ -239,20 +237,26 @@ impl<'a> Link<'a> {
     /// Encodes whatever may be sent now. Tells when there is nothing left to do here.
     fn pump(&mut self, presence: &dyn Presence) -> Result<Option<End>, Lost> {
         self.answer();
+        let late = self.is_late();
         match self.phase {
-            Phase::Connack | Phase::Subscribing { .. } => {
-                let state = self.shared.state();
-                return Ok(state.stop.is_some().then_some(End::Stopped));
-            }
+            Phase::Connack => return Ok(late.then_some(End::Stopped)),
+            Phase::Subscribing { .. } if !late => return Ok(None),
             Phase::Leaving => return Ok(self.left()),
+            // The SUBACK does not come: without the goodbye an "online" would outlive us.
+            Phase::Subscribing { .. } => {
+                self.leave()?;
+                return Ok(self.left());
+            }
             Phase::Up => {}
+        }
+        // Before the birth: an "online" without a will behind it could outlive us. Not when we are leaving: there
+        // will be no other connection for the goodbye.
+        let again = std::mem::take(&mut self.shared.state().reconnect) || self.redelivers();
+        if again && self.shared.state().stop.is_none() {
+            return Ok(Some(End::Again));
         }
         if self.subscribe()? {
             return Ok(None);
-        }
-        // Before the birth: an "online" without a will behind it could outlive us.
-        if std::mem::take(&mut self.shared.state().reconnect) || self.redelivers() {
-            return Ok(Some(End::Again));
         }
         if !self.born {
             self.bear(presence)?;
@@ -260,6 +264,11 @@ impl<'a> Link<'a> {
         self.fill()?;
         self.leave()?;
         Ok(if self.phase == Phase::Leaving { self.left() } else { None })
+    }
+
+    /// Asked to stop, and the time for what waits is up.
+    fn is_late(&self) -> bool {
+        self.shared.state().stop.as_ref().is_some_and(|stop| Instant::now() >= stop.by)
     }
 
     /// Acknowledges what has been taken responsibility for.
@@ -325,7 +334,9 @@ impl<'a> Link<'a> {
         if let Some(birth) = presence.birth() {
             self.send(unawaited(birth))?;
         }
-        self.shared.state().up = true;
+        let mut state = self.shared.state();
+        (state.up, state.lost) = (true, None);
+        drop(state);
         let (version, session_present) = (self.wire.name(), self.session_present);
         info!(version, session_present, "connected");
         self.shared.connection.send_replace(Connection::Connected { version, session_present });
@@ -445,8 +456,9 @@ impl<'a> Link<'a> {
         self.clocks.wrote = Instant::now();
         self.clocks.stalled = None;
         self.unflushed = true;
-        if self.written == self.out.len() {
-            self.out.clear();
+        // Also in between: on a slow line with a backlog it is never empty.
+        if self.written == self.out.len() || self.written >= AHEAD {
+            self.out.drain(..self.written);
             self.out.shrink_to(AHEAD);
             self.written = 0;
         }
@@ -539,6 +551,10 @@ impl<'a> Link<'a> {
         let session_present = session_present && self.keeps_session;
         let mut state = self.shared.state();
         state.counters.connects += 1;
+        state.accepted = Some(Instant::now());
+        // Anew even where the session is there: a broker that crashed may have restored an older one, without
+        // what was subscribed since.
+        state.router.resubscribe();
         if !session_present {
             state.router.forget_session();
             let again = self.session.lost();
@@ -637,7 +653,7 @@ impl<'a> Link<'a> {
             Phase::Up => {}
         }
         match &self.shared.state().stop {
-            Some(stop) if self.phase == Phase::Up => deadline.min(stop.by),
+            Some(stop) if self.phase != Phase::Leaving => deadline.min(stop.by),
             _ => deadline,
         }
     }

@@ -259,6 +259,11 @@ impl Mqtt {
         self.shared.connection.subscribe()
     }
 
+    /// Why there is no connection, as a chain: how the last try or connection ended. None while connected.
+    pub fn lost(&self) -> Option<String> {
+        self.shared.state().lost.clone()
+    }
+
     /// What happened since the start.
     pub fn counters(&self) -> Counters {
         let state = self.shared.state();
@@ -306,6 +311,11 @@ impl Mqtt {
             queued.finish(Outcome::Offline);
         }
         lost
+    }
+
+    /// Somebody has claimed it, or may come back for it.
+    pub(crate) fn has_claim(&self, topic: &str) -> bool {
+        self.shared.state().router.route(Inbound::detached(topic, b"")) != router::Routed::Unclaimed
     }
 
     /// Hands a message to whoever claimed its topic; false where nobody could take it.
@@ -426,9 +436,13 @@ struct State {
     acks: Vec<Receipt>,
     /// Connected, subscribed, birth sent.
     up: bool,
+    /// When the broker accepted this connection.
+    accepted: Option<Instant>,
     /// End this connection and make another at once.
     reconnect: bool,
     stop: Option<Stop>,
+    /// How the last try or connection ended; none while connected.
+    lost: Option<String>,
     counters: Counters,
 }
 
@@ -445,8 +459,10 @@ impl Shared {
             router: Router::default(),
             acks: Vec::new(),
             up: false,
+            accepted: None,
             reconnect: false,
             stop: None,
+            lost: None,
             counters: Counters::default(),
         };
         Arc::new(Self {

@@ -403,6 +403,8 @@ impl Registration {
             Ok(()) | Err(EnrolError::NotKept { .. }) => {}
             Err(error) => return Err(error.into()),
         }
+        // Before any other task sees the id: what it publishes must come after the birth.
+        self.ctx.mqtt.bind(device_id.as_str());
         info!(device_id = device_id.as_str(), "enrolled");
         Ok(Some(Answer::Enrolled))
     }

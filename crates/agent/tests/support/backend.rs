@@ -1,16 +1,13 @@
 //! The backend's side of enrolment, played by the test over a real broker.
 
-#![allow(dead_code, unreachable_pub, reason = "each story uses its part")]
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
 use protocol::{
     ClientId, Timestamp,
     proof::Psk,
     registration::{Nonce, Reply, Request, open_request},
 };
-use testkit::{Mosquitto, Watcher, client::Endpoint, publish};
+use testkit::{Endpoint, Watcher, publish};
 
-use crate::support::{SECRET, SOON};
+use super::{SECRET, SOON};
 
 /// Sees every request and every sign of life.
 pub struct Backend {
@@ -20,9 +17,17 @@ pub struct Backend {
 
 impl Backend {
     /// Subscribed when it returns.
-    pub async fn start(broker: &Mosquitto) -> Self {
-        let watcher = Watcher::start(broker, "iot/#").await.unwrap();
-        Self { watcher, endpoint: broker.into() }
+    pub async fn start(endpoint: impl Into<Endpoint>) -> Self {
+        let endpoint = endpoint.into();
+        let watcher = Watcher::start(&endpoint, "iot/#").await.unwrap();
+        Self { watcher, endpoint }
+    }
+
+    /// Gives the next one who asks this id, and tells its client id.
+    pub async fn enrol(&self, device_id: &str) -> String {
+        let request = self.request().await;
+        self.answer(&request, id(device_id)).await;
+        request.client_id.as_str().to_owned()
     }
 
     /// The next request, whose proof is right.

@@ -10,7 +10,7 @@ use protocol::{
 use serde_json::{Value, json};
 use testkit::Rng;
 
-use crate::backend::{id, nonce, psk, signed};
+use crate::support::backend::{id, nonce, psk, signed};
 
 /// One bad reply to `request`, of any kind, as text without a line end.
 pub fn line(rng: &mut Rng, request: &Request) -> String {

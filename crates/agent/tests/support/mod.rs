@@ -3,6 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each story uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test says where it failed")]
 
+pub mod backend;
+pub mod packets;
+
 use std::{
     fmt::Write as _,
     fs,
@@ -25,6 +28,7 @@ pub const SECRET: &str = "a secret of the whole fleet";
 pub struct Home {
     dir: TempDir,
     broker: String,
+    reconnect: String,
     mqtt: String,
     rest: String,
 }
@@ -35,6 +39,7 @@ impl Home {
         let home = Self {
             dir: tempfile::tempdir().unwrap(),
             broker: url.to_owned(),
+            reconnect: "{min: 20ms, max: 200ms, reset_after: 0}".to_owned(),
             mqtt: String::new(),
             rest: String::new(),
         };
@@ -46,6 +51,12 @@ impl Home {
     pub fn device(self, device_id: &str) -> Self {
         fs::create_dir_all(self.path().join("state")).unwrap();
         self.file("state/device.json", &format!("{{\"device_id\": \"{device_id}\"}}"), 0o600);
+        self
+    }
+
+    /// Another `mqtt.reconnect`.
+    pub fn reconnect(mut self, settings: &str) -> Self {
+        settings.clone_into(&mut self.reconnect);
         self
     }
 
@@ -78,7 +89,7 @@ impl Home {
 
     /// Writes the configuration file and names it.
     pub fn write(&self) -> PathBuf {
-        let Self { broker, mqtt, rest, .. } = self;
+        let Self { broker, reconnect, mqtt, rest, .. } = self;
         let services = if rest.contains("services:") {
             String::new()
         } else {
@@ -87,7 +98,7 @@ impl Home {
         };
         let dir = self.path().display();
         let text = format!(
-            "mqtt:\n  broker: {broker}\n  reconnect: {{min: 20ms, max: 200ms, reset_after: 0}}\n{mqtt}\
+            "mqtt:\n  broker: {broker}\n  reconnect: {reconnect}\n{mqtt}\
              paths: {{state: {dir}/state, run: {dir}/run}}\n{services}{rest}"
         );
         self.file("config.yaml", &text, 0o600)
@@ -123,4 +134,50 @@ pub async fn wait_status(home: &Home, wanted: impl Fn(&Value) -> bool) -> Value 
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
+}
+
+impl Home {
+    /// Runs the daemon with more arguments.
+    pub fn start_with(&self, arguments: &[&str]) -> Process {
+        Process::run(self.command(&[&["run"], arguments].concat()).into()).unwrap()
+    }
+}
+
+/// SIGTERM, after which it has to end well within five seconds; tells how long it took.
+pub async fn stop(agent: &mut Process, state: &str) -> Duration {
+    let began = tokio::time::Instant::now();
+    agent.terminate().unwrap();
+    ended(agent, state, began).await
+}
+
+/// Waits for the end, which has to be a good one within five seconds from `began`.
+pub async fn ended(agent: &mut Process, state: &str, began: tokio::time::Instant) -> Duration {
+    let status = agent.wait_exit(SOON).await.unwrap();
+    let took = began.elapsed();
+    assert!(status.success(), "{state}: {status}: {:#?}", agent.stderr.all());
+    assert!(took <= Duration::from_secs(5), "{state}: {took:?}: {:#?}", agent.stderr.all());
+    // Its last words, which may still be on their way.
+    let stopped = agent.find_line("\"message\":\"stopped\",\"stuck\":", SOON).await.unwrap();
+    assert!(stopped.contains("\"stuck\":\"\""), "{state}: {stopped}");
+    took
+}
+
+/// The lines of the log, which is JSON where it is no terminal's.
+pub fn log(agent: &Process) -> Vec<Value> {
+    let lines = agent.stderr.all();
+    lines
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect()
+}
+
+/// How large a proof is: 1 with every test run, 2 and 3 when asked for.
+pub fn tier() -> u32 {
+    std::env::var("IOT_AGENT_TIER").map_or(1, |tier| tier.parse().unwrap())
+}
+
+/// The line of figures that ends a proof.
+#[allow(clippy::print_stdout, reason = "`make prove` gathers it")]
+pub fn proof(name: &str, figures: &str) {
+    println!("proof {name} tier={} {figures}", tier());
 }
