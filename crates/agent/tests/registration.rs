@@ -1,10 +1,8 @@
-//! Enrolment of a real agent by a backend that the test plays, over a real broker: under attack, with wrong clocks,
-//! with a backend that is silent, refuses, dies.
+//! Enrolment of a real agent by a backend that the test plays, over a real broker: with wrong clocks, without a secret,
+//! a disk or an answer.
 
 #![allow(clippy::unwrap_used, reason = "a test says where it failed")]
 
-#[path = "support/forgeries.rs"]
-mod forgeries;
 mod support;
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
@@ -12,158 +10,11 @@ use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 use iot_agent::clock;
 use protocol::{Timestamp, registration::Reply};
 use serde_json::{Value, json};
-use support::backend::{Backend, error, id, nonce, reply_topic, signed, timestamp, wrong_clock};
+use support::backend::{
+    Backend, detail, enrolled, error, home, id, nonce, patient, shown, timestamp, wrong_clock,
+};
 use support::{Home, SOON, wait_status};
-use testkit::{Mosquitto, Process, Rng, client::publish_lines, publish, seed};
-
-fn home(broker: &Mosquitto) -> Home {
-    Home::new(&format!("mqtt://127.0.0.1:{}", broker.port()))
-}
-
-/// Registration as patient as this, and a heartbeat.
-fn patient(home: Home, registration: &str) -> Home {
-    home.yaml(&format!("services:\n  registration: {registration}\n  heartbeat: {{interval: 1s}}"))
-}
-
-fn ignored(status: &Value) -> u64 {
-    status["services"]["registration"]["counters"]["ignored"].as_u64().unwrap_or(0)
-}
-
-fn detail(status: &Value) -> &str {
-    status["services"]["registration"]["detail"].as_str().unwrap_or_default()
-}
-
-fn kept_id(home: &Home) -> Value {
-    serde_json::from_slice::<Value>(&fs::read(home.path().join("state/device.json")).unwrap()).unwrap()
-        ["device_id"]
-        .clone()
-}
-
-/// Waits for the device to be online under this id, and looks at every place that says it.
-async fn enrolled(home: &Home, backend: &Backend, device_id: &str) {
-    let online = |message: &testkit::client::Message| {
-        message.topic == format!("iot/{device_id}/status")
-            && message.json().is_ok_and(|birth| birth["state"] == "online" && birth["device_id"] == device_id)
-    };
-    backend.watcher.messages().find(online, SOON).await.unwrap();
-    let status = wait_status(home, |status| status["services"]["registration"]["state"] == "running").await;
-    assert_eq!(status["identity"]["device_id"], device_id);
-    assert_eq!(kept_id(home), device_id);
-}
-
-/// Every id under which the agent has ever shown itself.
-fn shown(backend: &Backend) -> BTreeSet<String> {
-    let levels = |message: testkit::client::Message| {
-        let (id, last) = message.topic.strip_prefix("iot/")?.split_once('/')?;
-        matches!(last, "status" | "heartbeat").then(|| id.to_owned())
-    };
-    backend.watcher.all().into_iter().filter_map(levels).collect()
-}
-
-/// Hundreds of forged, foreign, malformed and stale replies, then the right one, then hundreds of authentic ones that
-/// come too late: exactly the right id, for ever.
-#[tokio::test]
-async fn only_the_right_reply_counts() {
-    const BAD: usize = 400;
-    let mut rng = Rng::new(seed());
-    let broker = Mosquitto::plain().await.unwrap();
-    let backend = Backend::start(&broker).await;
-    let home = patient(home(&broker), "{device_secret_file: psk, response_timeout: 5m}");
-    let mut agent = home.start();
-    let request = backend.request().await;
-
-    let lines: Vec<String> = (0..BAD).map(|_| forgeries::line(&mut rng, &request)).collect();
-    let topic = reply_topic(&request.client_id);
-    publish_lines(&broker, &topic, &lines, 1).await.unwrap();
-    let binary = forgeries::binary(&request);
-    for payload in &binary {
-        publish(&broker, &topic, payload, 1, false).await.unwrap();
-    }
-    let sent = (lines.len() + binary.len()) as u64;
-    let status = wait_status(&home, |status| ignored(status) >= sent).await;
-    assert_eq!(ignored(&status), sent);
-    assert_eq!(status["identity"]["device_id"], Value::Null);
-    assert!(!home.path().join("state/device.json").exists());
-
-    let right = String::from_utf8(signed(&request, id("right"))).unwrap();
-    let other = String::from_utf8(signed(&request, id("another"))).unwrap();
-    let mut lines = vec![right.clone()];
-    lines.extend((0..200).map(|_| rng.pick(&[&right, &other]).to_string()));
-    publish_lines(&broker, &topic, &lines, 1).await.unwrap();
-    enrolled(&home, &backend, "right").await;
-    // The one that was not acknowledged when the connection was made anew for the will may come twice.
-    wait_status(&home, |status| ignored(status) >= sent + 200).await;
-    assert_eq!(kept_id(&home), "right");
-
-    agent.terminate().unwrap();
-    assert!(agent.wait_exit(SOON).await.unwrap().success());
-    let agent = home.start();
-    backend.watcher.messages().skip_to_end();
-    backend.watcher.next_on("iot/right/heartbeat", SOON).await.unwrap();
-    assert_eq!(backend.requests(), 1, "with an id nothing is asked");
-    assert_eq!(shown(&backend), ["right".to_owned()].into());
-    drop(agent);
-}
-
-/// Each answer comes when a newer request is out already; then in every order.
-#[tokio::test]
-async fn an_answer_to_an_earlier_request_is_too_late() {
-    let broker = Mosquitto::plain().await.unwrap();
-    let backend = Backend::start(&broker).await;
-    let home = patient(home(&broker), "{device_secret_file: psk, response_timeout: 300ms}");
-    let _agent = home.start();
-    let mut old = backend.request().await;
-    let mut seen = vec![nonce(&old)];
-    for n in 0..8 {
-        let new = backend.request().await;
-        assert!(!seen.contains(&nonce(&new)), "a nonce was used twice");
-        seen.push(nonce(&new));
-        backend.answer(&old, id(&format!("late-{n}"))).await;
-        old = new;
-    }
-    wait_status(&home, |status| ignored(status) == 8).await;
-    loop {
-        let new = backend.request().await;
-        // On a busy machine the next request may be out by now: then this round is one more late answer.
-        let topic = reply_topic(&new.client_id);
-        let lines: Vec<String> = [(&old, "before"), (&new, "right"), (&old, "after")]
-            .map(|(request, name)| String::from_utf8(signed(request, id(name))).unwrap())
-            .into();
-        publish_lines(&broker, &topic, &lines, 1).await.unwrap();
-        old = new;
-        let told = |message: &testkit::client::Message| message.topic == "iot/right/status";
-        if backend.watcher.messages().find(told, Duration::from_secs(1)).await.is_ok() {
-            break;
-        }
-    }
-    enrolled(&home, &backend, "right").await;
-    assert_eq!(shown(&backend), ["right".to_owned()].into());
-}
-
-/// Retained replies of an earlier life prove nothing.
-#[tokio::test]
-async fn a_retained_reply_is_a_replay() {
-    let broker = Mosquitto::plain().await.unwrap();
-    let backend = Backend::start(&broker).await;
-    let home = patient(home(&broker), "{device_secret_file: psk, response_timeout: 300ms}");
-    let mut agent = home.start();
-    let first = backend.request().await;
-    agent.kill().await.unwrap();
-    let topic = reply_topic(&first.client_id);
-    publish(&broker, &topic, signed(&first, id("replayed")), 1, true).await.unwrap();
-    let _agent = home.start();
-    wait_status(&home, |status| ignored(status) >= 1).await;
-    backend.watcher.messages().skip_to_end();
-    let request = backend.request().await;
-    assert_eq!(request.client_id, first.client_id);
-    backend.answer(&request, id("right")).await;
-    // A busy machine: the answer may have been late.
-    while backend.watcher.next_on("iot/right/status", Duration::from_secs(1)).await.is_err() {
-        backend.watcher.messages().skip_to_end();
-        backend.answer(&backend.request().await, id("right")).await;
-    }
-    enrolled(&home, &backend, "right").await;
-}
+use testkit::{Mosquitto, Process};
 
 /// Refusals are shown with their words, asked again, and end when the backend is willing.
 #[tokio::test]
@@ -340,6 +191,21 @@ async fn a_secret_may_come_later() {
     agent.find_line("chmod 600", SOON).await.unwrap();
     assert_eq!(backend.requests(), 0);
     home.file("later", &format!("{}\r\n", support::SECRET), 0o600);
+    backend.answer(&backend.request().await, id("d1")).await;
+    enrolled(&home, &backend, "d1").await;
+}
+
+/// A configuration without a secret, mended and reloaded.
+#[tokio::test]
+async fn a_reload_brings_the_secret() {
+    let broker = Mosquitto::plain().await.unwrap();
+    let backend = Backend::start(&broker).await;
+    let home = patient(home(&broker), "{}");
+    let agent = home.start();
+    wait_status(&home, |status| !detail(status).is_empty()).await;
+    let mended = fs::read_to_string(home.path().join("config.yaml")).unwrap();
+    home.file("config.yaml", &mended.replace("{}", "{device_secret_file: psk}"), 0o600);
+    agent.signal(testkit::process::Signal::HUP).unwrap();
     backend.answer(&backend.request().await, id("d1")).await;
     enrolled(&home, &backend, "d1").await;
 }

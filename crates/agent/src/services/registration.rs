@@ -3,15 +3,18 @@
 //!
 //! It must never take an id from a reply that is not the authentic answer to its latest request.
 
+mod request;
+
 use std::time::Duration;
 
 use anyhow::Context as _;
 use protocol::{
     Timestamp,
     proof::Psk,
-    registration::{Nonce, PlainRequest, Reply, Request, open_plain_reply, open_reply},
+    registration::Reply,
     topic::{Template, registration_reply},
 };
+use request::Asked;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -44,14 +47,6 @@ pub(crate) struct Registration {
     asked: Option<Asked>,
     /// An operator asks anew: the backend's word counts more than the id we have.
     anew: bool,
-}
-
-/// A request, as far as its reply has to fit it.
-enum Asked {
-    /// `proof: psk-hmac`.
-    Signed { psk: Psk, nonce: Nonce },
-    /// `proof: plain`: any reply fits.
-    Plain,
 }
 
 /// Settings under `services.registration`.
@@ -196,14 +191,8 @@ impl Registration {
     /// The key that is wrong, and why.
     pub(crate) fn check_secret(&self) -> Result<(), (&'static str, anyhow::Error)> {
         let key = if self.config.device_secret.is_some() { "device_secret" } else { "device_secret_file" };
-        let check = || {
-            let secret = self.secret()?;
-            if self.config.proof == Proof::PskHmac {
-                Psk::from_file_bytes(secret.bytes())?;
-            }
-            Ok(())
-        };
-        check().map_err(|error| (key, error))
+        let checked = self.secret().and_then(|secret| request::check(self.config.proof, &secret));
+        checked.map_err(|error| (key, error))
     }
 
     /// Asks until the device has an id.
@@ -264,13 +253,8 @@ impl Registration {
 
     async fn ask(&mut self, server_time: Option<Timestamp>) -> anyhow::Result<Answer> {
         let secret = self.secret()?;
-        let payload = match self.config.proof {
-            Proof::Plain => self.plain_request(&secret)?,
-            Proof::PskHmac => {
-                let psk = Psk::from_file_bytes(secret.bytes()).context("the device secret")?;
-                self.signed_request(psk, server_time)?
-            }
-        };
+        let (asked, payload) = Asked::make(self.config.proof, &secret, &self.ctx, server_time)?;
+        self.asked = Some(asked);
         let deadline = Instant::now() + self.config.response_timeout.get();
         let mut sent = self.publish(payload);
         let mut on_its_way = true;
@@ -301,34 +285,6 @@ impl Registration {
                 anyhow::bail!("no device secret: name a file in services.registration.device_secret_file")
             }
         }
-    }
-
-    fn signed_request(&mut self, psk: Psk, server_time: Option<Timestamp>) -> anyhow::Result<Vec<u8>> {
-        let nonce = Nonce::from_random(random()?);
-        let identity = self.ctx.identity();
-        let profile = identity.profile().clone();
-        let request = Request {
-            client_id: identity.client_id().clone(),
-            device_id: identity.device().borrow().as_ref().map(|device| device.device_id.clone()),
-            device_name: profile.device_name,
-            org_id: profile.org_id,
-            metadata: profile.metadata,
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            proof: None,
-        };
-        let timestamp = server_time.unwrap_or_else(|| self.ctx.now());
-        let payload = request.signed(&psk, nonce.clone(), timestamp);
-        self.asked = Some(Asked::Signed { psk, nonce });
-        Ok(payload)
-    }
-
-    fn plain_request(&mut self, secret: &Secret) -> anyhow::Result<Vec<u8>> {
-        let request = PlainRequest {
-            client_id: self.ctx.identity().client_id().clone(),
-            device_secret: secret.text().context("the device secret is no text")?.trim_end().to_owned(),
-        };
-        self.asked = Some(Asked::Plain);
-        serde_json::to_vec(&request).context("encode the request")
     }
 
     fn publish(&self, payload: Vec<u8>) -> Pending {
@@ -370,12 +326,8 @@ impl Registration {
     }
 
     fn open(&self, payload: &[u8]) -> anyhow::Result<Reply> {
-        let client_id = self.ctx.identity().client_id();
-        Ok(match &self.asked {
-            Some(Asked::Signed { psk, nonce }) => open_reply(psk, client_id, nonce, payload)?,
-            Some(Asked::Plain) => open_plain_reply(payload)?,
-            None => anyhow::bail!("nothing is asked, or it has been answered"),
-        })
+        let asked = self.asked.as_ref().context("nothing is asked, or it has been answered")?;
+        Ok(asked.open(self.ctx.identity().client_id(), payload)?)
     }
 
     fn accept(&mut self, reply: Reply) -> anyhow::Result<Option<Answer>> {
@@ -450,12 +402,6 @@ impl Registration {
         }
         kept.is_ok()
     }
-}
-
-fn random() -> anyhow::Result<[u8; 16]> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness for a nonce: {error}"))?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

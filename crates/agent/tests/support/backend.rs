@@ -1,13 +1,16 @@
 //! The backend's side of enrolment, played by the test over a real broker.
 
+use std::{collections::BTreeSet, fs};
+
 use protocol::{
     ClientId, Timestamp,
     proof::Psk,
     registration::{Nonce, Reply, Request, open_request},
 };
-use testkit::{Endpoint, Watcher, publish};
+use serde_json::Value;
+use testkit::{Endpoint, Mosquitto, Watcher, publish};
 
-use super::{SECRET, SOON};
+use super::{Home, SECRET, SOON, wait_status};
 
 /// Sees every request and every sign of life.
 pub struct Backend {
@@ -90,4 +93,48 @@ pub fn error(error: &str, message: &str) -> Reply {
 
 pub fn wrong_clock(server_time: Timestamp) -> Reply {
     Reply { error: Some("clock".into()), server_time: Some(server_time), ..Reply::default() }
+}
+
+pub fn home(broker: &Mosquitto) -> Home {
+    Home::new(&format!("mqtt://127.0.0.1:{}", broker.port()))
+}
+
+/// Registration as patient as this, and a heartbeat.
+pub fn patient(home: Home, registration: &str) -> Home {
+    home.yaml(&format!("services:\n  registration: {registration}\n  heartbeat: {{interval: 1s}}"))
+}
+
+pub fn ignored(status: &Value) -> u64 {
+    status["services"]["registration"]["counters"]["ignored"].as_u64().unwrap_or(0)
+}
+
+pub fn detail(status: &Value) -> &str {
+    status["services"]["registration"]["detail"].as_str().unwrap_or_default()
+}
+
+pub fn kept_id(home: &Home) -> Value {
+    serde_json::from_slice::<Value>(&fs::read(home.path().join("state/device.json")).unwrap()).unwrap()
+        ["device_id"]
+        .clone()
+}
+
+/// Waits for the device to be online under this id, and looks at every place that says it.
+pub async fn enrolled(home: &Home, backend: &Backend, device_id: &str) {
+    let online = |message: &testkit::client::Message| {
+        message.topic == format!("iot/{device_id}/status")
+            && message.json().is_ok_and(|birth| birth["state"] == "online" && birth["device_id"] == device_id)
+    };
+    backend.watcher.messages().find(online, SOON).await.unwrap();
+    let status = wait_status(home, |status| status["services"]["registration"]["state"] == "running").await;
+    assert_eq!(status["identity"]["device_id"], device_id);
+    assert_eq!(kept_id(home), device_id);
+}
+
+/// Every id under which the agent has ever shown itself.
+pub fn shown(backend: &Backend) -> BTreeSet<String> {
+    let levels = |message: testkit::client::Message| {
+        let (id, last) = message.topic.strip_prefix("iot/")?.split_once('/')?;
+        matches!(last, "status" | "heartbeat").then(|| id.to_owned())
+    };
+    backend.watcher.all().into_iter().filter_map(levels).collect()
 }

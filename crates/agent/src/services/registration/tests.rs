@@ -1,4 +1,7 @@
-use protocol::{registration::open_request, topic::Layout};
+use protocol::{
+    registration::{Nonce, Request, open_request},
+    topic::Layout,
+};
 
 use super::*;
 use crate::harness::Harness;
