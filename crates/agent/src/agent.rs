@@ -41,7 +41,7 @@ const DRAIN_SERVICES: Duration = Duration::from_secs(2);
 /// How long what waits may still be sent after that.
 pub(crate) const DRAIN_QUEUE: Duration = Duration::from_millis(800);
 /// When the connection is given up for good: goodbye, DISCONNECT and all.
-const DRAIN_LINK: Duration = Duration::from_millis(2500);
+pub(crate) const DRAIN_LINK: Duration = Duration::from_millis(2500);
 /// How often the time is written down, so that a clock that resets cannot go back further.
 const KEEP: Duration = Duration::from_secs(3600);
 /// How soon what could not be written is tried again.
@@ -59,18 +59,35 @@ struct Floor {
 
 /// Signals, caught from the first moment on.
 struct Signals {
+    stop: Stop,
+    reload: Signal,
+}
+
+/// What asks the process to end.
+struct Stop {
     terminate: Signal,
     interrupt: Signal,
-    reload: Signal,
 }
 
 impl Signals {
     fn catch() -> std::io::Result<Self> {
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            stop: Stop {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
             reload: signal(SignalKind::hangup())?,
         })
+    }
+}
+
+impl Stop {
+    /// Returns when the process is asked to end.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -85,14 +102,13 @@ pub struct Parts {
     pub driver: Driver,
 }
 
-/// Opens the state folder and makes everything that services stand on. `presence` is what the connection says
-/// of itself.
+/// Opens the state folder and makes everything that services stand on; `presence` is what is said of this device.
 ///
 /// # Errors
 /// State that cannot be used, or settings of the connection that cannot work.
 pub fn prepare<P: mqtt::Presence>(
     config: &Config,
-    presence: impl FnOnce(&Arc<Shared>) -> P,
+    presence: impl FnOnce(Arc<Shared>) -> P,
 ) -> anyhow::Result<Parts> {
     let store = Store::open(&config.paths.state).context("open the state folder")?;
     let clock = clock(&store);
@@ -100,7 +116,7 @@ pub fn prepare<P: mqtt::Presence>(
         .context("find out who this device is")?;
     let shared = shared(config, identity, clock.clone(), store);
     let settings = settings(config, &shared, clock)?;
-    let (mqtt, driver) = mqtt::new(settings, presence(&shared));
+    let (mqtt, driver) = mqtt::new(settings, presence(Arc::clone(&shared)));
     if let Some(device) = &*shared.identity.device().borrow() {
         mqtt.bind(device.device_id.as_str());
     }
@@ -180,17 +196,10 @@ pub async fn run(sources: Sources) -> anyhow::Result<()> {
     tell(&loaded);
     let mut agent = Agent::start(sources, loaded, logs)?;
     agent.notifier.ready();
-    loop {
-        tokio::select! {
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
-            _ = signals.reload.recv() => agent.reload().await,
-            () = agent.supervisor.watch() => {}
-        }
-    }
+    let ended = agent.live(&mut signals).await;
     agent.notifier.stopping();
     agent.drain().await;
-    Ok(())
+    ended
 }
 
 /// The running daemon.
@@ -211,8 +220,7 @@ struct Agent {
 impl Agent {
     fn start(sources: Sources, loaded: Loaded, logs: log::Handle) -> anyhow::Result<Self> {
         let config = loaded.config;
-        let presence = |shared: &Arc<Shared>| Presence::new(Arc::clone(shared));
-        let Parts { shared, mqtt, driver } = prepare(&config, presence)?;
+        let Parts { shared, mqtt, driver } = prepare(&config, Presence::new)?;
         let control = Control::bind(&config.paths.run)?;
         let supervisor = Supervisor::start(Arc::clone(&shared), mqtt.clone(), &config.services)?;
         let broker = config.mqtt.broker.to_string();
@@ -237,6 +245,25 @@ impl Agent {
             control,
             _watchdog: watchdog,
         })
+    }
+
+    /// Until it is told to stop, which also cuts a reload short, or cannot go on.
+    async fn live(&mut self, Signals { stop, reload }: &mut Signals) -> anyhow::Result<()> {
+        loop {
+            let wanted = tokio::select! {
+                () = stop.asked() => return Ok(()),
+                _ = reload.recv() => true,
+                () = self.supervisor.watch() => false,
+                // It ends when it is told to, or by a panic. An agent without it would be deaf and dumb for ever.
+                _ = &mut self.driver => anyhow::bail!("the MQTT driver has died"),
+            };
+            if wanted {
+                tokio::select! {
+                    () = stop.asked() => return Ok(()),
+                    () = self.reload() => {}
+                }
+            }
+        }
     }
 
     /// SIGHUP: a new configuration, or the old one and the reason.
@@ -268,7 +295,8 @@ impl Agent {
         let stuck = self.supervisor.drain(DRAIN_SERVICES).await;
         let goodbye = Presence::new(Arc::clone(&self.shared)).goodbye();
         self.mqtt.stop(goodbye, DRAIN_QUEUE);
-        if timeout(DRAIN_LINK, &mut self.driver).await.is_err() {
+        // One that has died was waited for already, and must not be again.
+        if !self.driver.is_finished() && timeout(DRAIN_LINK, &mut self.driver).await.is_err() {
             self.driver.abort();
             warn!("the connection did not end in time");
         }

@@ -47,6 +47,10 @@ pub fn report(shared: &Shared, mqtt: &Mqtt, broker: &str) -> Value {
 
 fn connection(mqtt: &Mqtt, broker: &str) -> Value {
     let mut shown = json!({ "broker": broker, "connects": mqtt.counters().connects });
+    // Also during the next try, which may take longer than the wait before it.
+    if let Some(error) = mqtt.lost() {
+        shown["error"] = json!(error);
+    }
     match &*mqtt.connection().borrow() {
         Connection::Connecting => shown["state"] = json!("connecting"),
         Connection::Connected { version, session_present } => {
@@ -54,9 +58,8 @@ fn connection(mqtt: &Mqtt, broker: &str) -> Value {
             shown["mqtt_version"] = json!(version);
             shown["session_present"] = json!(session_present);
         }
-        Connection::Waiting { error, delay } => {
+        Connection::Waiting { delay, .. } => {
             shown["state"] = json!("waiting");
-            shown["error"] = json!(error);
             shown["retry_ms"] = json!(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
         }
         Connection::Stopped => shown["state"] = json!("stopped"),
@@ -70,6 +73,9 @@ fn services(shared: &Shared) -> Value {
         let mut shown = json!({ "state": line.state, "restarts": line.restarts });
         if let Some(detail) = line.detail {
             shown["detail"] = json!(detail);
+        }
+        if !line.counters.is_empty() {
+            shown["counters"] = json!(line.counters);
         }
         services.insert(name.to_owned(), shown);
     }
@@ -96,7 +102,9 @@ pub fn render(report: &Value) -> String {
     line("waiting", format!("{} messages, {} dropped", text("/outbox/messages"), text("/outbox/dropped")));
     for (name, service) in report["services"].as_object().into_iter().flatten() {
         let detail = service.get("detail").map(|detail| format!(": {}", plain(detail))).unwrap_or_default();
-        line(name, format!("{}{detail}", plain(&service["state"])));
+        let counters = service["counters"].as_object().into_iter().flatten();
+        let counters: String = counters.map(|(what, sum)| format!(" ({what}: {sum})")).collect();
+        line(name, format!("{}{detail}{counters}", plain(&service["state"])));
     }
     out
 }

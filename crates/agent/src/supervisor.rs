@@ -89,17 +89,26 @@ impl Supervisor {
                 Some(running) => entry.wanted(&section) && running.section == section,
                 None => !entry.wanted(&section),
             };
-            if same {
-                continue;
+            if !same {
+                changed.push((entry, section));
             }
-            changed.push(entry.name);
-            if let Some(running) = self.running.remove(entry.name) {
-                running.shutdown.cancel();
-                running.end(entry.name, Instant::now() + HANDOVER).await;
-            }
-            self.spawn(*entry, section);
         }
-        Ok(changed)
+        // All at once: together they take no longer than one.
+        let deadline = Instant::now() + HANDOVER;
+        for (entry, _) in &changed {
+            if let Some(running) = self.running.get(entry.name) {
+                running.shutdown.cancel();
+            }
+        }
+        for (entry, section) in &changed {
+            // Not taken out before it has ended: who gives up on this reload can still drain it.
+            if let Some(running) = self.running.get_mut(entry.name) {
+                running.end(entry.name, deadline).await;
+                self.running.remove(entry.name);
+            }
+            self.spawn(**entry, section.clone());
+        }
+        Ok(changed.into_iter().map(|(entry, _)| entry.name).collect())
     }
 
     /// Ends everything; a service that has not ended after `patience` is named and left behind.
@@ -108,7 +117,7 @@ impl Supervisor {
         let running = std::mem::take(&mut self.running);
         running.values().for_each(|running| running.shutdown.cancel());
         let mut stuck = Vec::new();
-        for (name, running) in running {
+        for (name, mut running) in running {
             if !running.end(name, deadline).await {
                 stuck.push(name);
             }
@@ -131,6 +140,7 @@ impl Supervisor {
 
     fn spawn(&mut self, entry: Entry, section: Section) {
         if !entry.wanted(&section) {
+            self.mqtt.release(entry.name);
             self.shared.board.set(entry.name, ServiceState::Off, None);
             return;
         }
@@ -141,6 +151,8 @@ impl Supervisor {
             mqtt: self.mqtt.clone(),
             shutdown: shutdown.clone(),
         };
+        // Before its task first runs: a heartbeat in between would call it off.
+        ctx.healthy();
         let (sender, task) = watch::channel(None);
         let keeper = tokio::spawn(keep(entry, section.clone(), ctx, sender));
         self.running.insert(entry.name, Running { section, shutdown, keeper, task });
@@ -149,7 +161,7 @@ impl Supervisor {
 
 impl Running {
     /// Waits until the service has ended; ends it by force at the deadline and tells that.
-    async fn end(mut self, name: &'static str, deadline: Instant) -> bool {
+    async fn end(&mut self, name: &'static str, deadline: Instant) -> bool {
         if timeout_at(deadline, &mut self.keeper).await.is_ok() {
             return true;
         }
@@ -230,11 +242,13 @@ async fn run(
     ctx: Context,
     task: &watch::Sender<Option<AbortHandle>>,
 ) -> Option<anyhow::Error> {
-    let shutdown = ctx.shutdown.clone();
+    let (shutdown, mqtt) = (ctx.shutdown.clone(), ctx.mqtt.clone());
     let service = match (entry.load)(section, ctx) {
         Ok(service) => service,
         Err(error) => return Some(error),
     };
+    // What an earlier life had claimed and this one has not: its section may have changed.
+    mqtt.release(entry.name);
     let handle = tokio::spawn(service.in_current_span());
     task.send_replace(Some(handle.abort_handle()));
     match handle.await {
@@ -252,3 +266,6 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,6 +132,7 @@ impl Driver {
             retry_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
             "not connected"
         );
+        self.shared.state().lost = Some(reason.clone());
         self.shared.connection.send_replace(Connection::Waiting { error: reason, delay });
         tokio::select! {
             () = tokio::time::sleep(delay) => {}

@@ -27,6 +27,8 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(20);
 /// No more is encoded ahead of what the socket takes.
 const AHEAD: usize = 16 * 1024;
+/// With so much unsent nothing more is read: the answers to a broker that talks and does not listen are bounded.
+const BACKLOG: usize = 4 * AHEAD;
 /// Messages taken from the broker and not acknowledged, at most, where no claim is smaller.
 const RECEIVE_MAXIMUM: u16 = 32;
 
@@ -198,9 +200,10 @@ impl<'a> Link<'a> {
                 self.clocks.stalled.get_or_insert_with(Instant::now);
             }
             let deadline = self.deadline();
-            let idle = self.written == self.out.len();
+            let unsent = self.out.len() - self.written;
+            let idle = unsent == 0;
             tokio::select! {
-                read = self.reader.read_buf(self.framer.buffer()) => self.absorb(read)?,
+                read = self.reader.read_buf(self.framer.buffer()), if unsent < BACKLOG => self.absorb(read).await?,
                 wrote = push(&mut self.writer, &self.out[self.written..]), if !idle || self.unflushed => {
                     self.advance(wrote)?;
                 }
@@ -218,7 +221,9 @@ impl<'a> Link<'a> {
             client_id: &settings.client_id,
             username: credentials.username.as_deref(),
             password: credentials.password.as_ref().map(|password| password.as_slice()),
-            keep_alive: u16::try_from(settings.keep_alive.as_secs()).unwrap_or(u16::MAX),
+            // Rounded up, and not to 0, which would be never: we ping at the exact time, the broker gives half as
+            // much again.
+            keep_alive: u16::try_from(settings.keep_alive.as_millis().div_ceil(1000)).unwrap_or(u16::MAX),
             clean_start: settings.session_expiry.is_zero(),
             session_expiry: u32::try_from(settings.session_expiry.as_secs()).unwrap_or(u32::MAX),
             receive_maximum: receive_maximum.min(RECEIVE_MAXIMUM),
@@ -329,7 +334,9 @@ impl<'a> Link<'a> {
         if let Some(birth) = presence.birth() {
             self.send(unawaited(birth))?;
         }
-        self.shared.state().up = true;
+        let mut state = self.shared.state();
+        (state.up, state.lost) = (true, None);
+        drop(state);
         let (version, session_present) = (self.wire.name(), self.session_present);
         info!(version, session_present, "connected");
         self.shared.connection.send_replace(Connection::Connected { version, session_present });
@@ -459,7 +466,7 @@ impl<'a> Link<'a> {
     }
 
     /// Bytes came in.
-    fn absorb(&mut self, read: io::Result<usize>) -> Result<(), Lost> {
+    async fn absorb(&mut self, read: io::Result<usize>) -> Result<(), Lost> {
         let read = read.map_err(|error| self.broken(error))?;
         if read == 0 {
             return Err(if self.phase == Phase::Connack { Lost::ClosedBeforeConnack } else { Lost::Closed });
@@ -472,6 +479,9 @@ impl<'a> Link<'a> {
                 Frame::Packet(first) => {
                     let incoming = self.wire.decode(first, self.framer.body()).map_err(Lost::Codec)?;
                     self.receive(incoming)?;
+                    // Whoever got a message handles it before the next: not every broker keeps to Receive
+                    // Maximum (mosquitto 2.0.11 does not), and 3.1.1 has none.
+                    tokio::task::yield_now().await;
                 }
                 Frame::Oversized { qos, id, size } => self.skip(qos, id, size),
             }

@@ -238,27 +238,30 @@ impl Mqtt {
     }
 
     /// From now on the device id is known: waiting claims are subscribed, and the connection is made anew so
-    /// that it has a will. Until then nothing counts as connected: the birth comes before any other message of
-    /// this device.
+    /// that it has a will. From this moment on it counts as down: nothing is said of the device before its birth.
+    /// The same id again changes nothing.
     pub fn bind(&self, device_id: &str) {
         let mut state = self.shared.state();
-        state.router.bind(device_id);
+        if !state.router.bind(device_id) {
+            return;
+        }
         state.reconnect = true;
-        state.up = false;
+        let was_up = std::mem::take(&mut state.up);
         drop(state);
-        self.shared.connection.send_if_modified(|connection| {
-            let was_up = matches!(connection, Connection::Connected { .. });
-            if was_up {
-                *connection = Connection::Connecting;
-            }
-            was_up
-        });
+        if was_up {
+            self.shared.connection.send_replace(Connection::Connecting);
+        }
         self.shared.wake.notify_one();
     }
 
     /// The connection, to look at or to wait for.
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.shared.connection.subscribe()
+    }
+
+    /// Why there is no connection, as a chain: how the last try or connection ended. None while connected.
+    pub fn lost(&self) -> Option<String> {
+        self.shared.state().lost.clone()
     }
 
     /// What happened since the start.
@@ -297,6 +300,22 @@ impl Mqtt {
             queued.finish(Outcome::Sent);
         }
         published
+    }
+
+    /// Takes what has been published, and breaks the connection before any of it has arrived.
+    pub(crate) fn lose_published(&self) -> Vec<Message> {
+        self.set_connected(false);
+        let mut lost = Vec::new();
+        while let Some(queued) = self.shared.state().outbox.pop() {
+            lost.push(queued.message.clone());
+            queued.finish(Outcome::Offline);
+        }
+        lost
+    }
+
+    /// Somebody has claimed it, or may come back for it.
+    pub(crate) fn has_claim(&self, topic: &str) -> bool {
+        self.shared.state().router.route(Inbound::detached(topic, b"")) != router::Routed::Unclaimed
     }
 
     /// Hands a message to whoever claimed its topic; false where nobody could take it.
@@ -422,6 +441,8 @@ struct State {
     /// End this connection and make another at once.
     reconnect: bool,
     stop: Option<Stop>,
+    /// How the last try or connection ended; none while connected.
+    lost: Option<String>,
     counters: Counters,
 }
 
@@ -441,6 +462,7 @@ impl Shared {
             accepted: None,
             reconnect: false,
             stop: None,
+            lost: None,
             counters: Counters::default(),
         };
         Arc::new(Self {

@@ -74,9 +74,11 @@ impl Router {
         self.routes.iter().any(|route| route.inbox.is_closed())
     }
 
-    /// From now on `{device_id}` is known.
-    pub(super) fn bind(&mut self, device_id: &str) {
-        self.device_id = Some(device_id.to_owned());
+    /// From now on `{device_id}` is known. False where it was known before.
+    pub(super) fn bind(&mut self, device_id: &str) -> bool {
+        if self.device_id.replace(device_id.to_owned()).as_deref() == Some(device_id) {
+            return false;
+        }
         for route in &mut self.routes {
             let filter = fill(&route.template, Some(device_id));
             if filter != route.filter {
@@ -84,6 +86,7 @@ impl Router {
                 route.subscribed = false;
             }
         }
+        true
     }
 
     /// Another connection: everything claimed is to be subscribed on it.
@@ -203,7 +206,7 @@ mod tests {
         let mut router = Router::default();
         let _inbox = router.claim("test", "iot/{device_id}/command", Qos::AtLeastOnce, 4);
         assert!(!router.has_changes());
-        router.bind("d1");
+        assert!(router.bind("d1"));
         assert_eq!(router.changes().0, [("iot/d1/command".to_owned(), Qos::AtLeastOnce)]);
         router.subscribed("iot/d1/command");
         assert!(!router.has_changes());

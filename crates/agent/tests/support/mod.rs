@@ -78,11 +78,13 @@ impl Home {
         self.dir.path()
     }
 
-    /// Writes a file into it and names it.
+    /// Writes a file into it and names it. Whole at any moment: a daemon may be reading it.
     pub fn file(&self, name: &str, content: &str, mode: u32) -> PathBuf {
         let path = self.path().join(name);
-        fs::write(&path, content).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let temp = path.with_extension("new");
+        fs::write(&temp, content).unwrap();
+        fs::set_permissions(&temp, fs::Permissions::from_mode(mode)).unwrap();
+        fs::rename(&temp, &path).unwrap();
         path
     }
 
@@ -133,4 +135,50 @@ pub async fn wait_status(home: &Home, wanted: impl Fn(&Value) -> bool) -> Value 
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
+}
+
+impl Home {
+    /// Runs the daemon with more arguments.
+    pub fn start_with(&self, arguments: &[&str]) -> Process {
+        Process::run(self.command(&[&["run"], arguments].concat()).into()).unwrap()
+    }
+}
+
+/// SIGTERM, after which it has to end well within five seconds; tells how long it took.
+pub async fn stop(agent: &mut Process, state: &str) -> Duration {
+    let began = tokio::time::Instant::now();
+    agent.terminate().unwrap();
+    ended(agent, state, began).await
+}
+
+/// Waits for the end, which has to be a good one within five seconds from `began`.
+pub async fn ended(agent: &mut Process, state: &str, began: tokio::time::Instant) -> Duration {
+    let status = agent.wait_exit(SOON).await.unwrap();
+    let took = began.elapsed();
+    assert!(status.success(), "{state}: {status}: {:#?}", agent.stderr.all());
+    assert!(took <= Duration::from_secs(5), "{state}: {took:?}: {:#?}", agent.stderr.all());
+    // Its last words, which may still be on their way.
+    let stopped = agent.find_line("\"message\":\"stopped\",\"stuck\":", SOON).await.unwrap();
+    assert!(stopped.contains("\"stuck\":\"\""), "{state}: {stopped}");
+    took
+}
+
+/// The lines of the log, which is JSON where it is no terminal's.
+pub fn log(agent: &Process) -> Vec<Value> {
+    let lines = agent.stderr.all();
+    lines
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect()
+}
+
+/// How large a proof is: 1 with every test run, 2 and 3 when asked for.
+pub fn tier() -> u32 {
+    std::env::var("IOT_AGENT_TIER").map_or(1, |tier| tier.parse().unwrap())
+}
+
+/// The line of figures that ends a proof.
+#[allow(clippy::print_stdout, reason = "`make prove` gathers it")]
+pub fn proof(name: &str, figures: &str) {
+    println!("proof {name} tier={} {figures}", tier());
 }
