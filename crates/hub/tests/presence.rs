@@ -19,7 +19,7 @@ use testkit::{Process, Proxy, Watcher, publish};
 use tokio::time::Instant;
 
 const RESETS: usize = 100;
-/// From the reset to the birth: longer than from CONNACK.
+/// From the new connection to the birth: longer than from its CONNACK.
 const PROMPT: Duration = Duration::from_secs(1);
 /// From SIGTERM to the exit.
 const STOP: Duration = Duration::from_secs(5);
@@ -145,8 +145,11 @@ async fn resets(story: &Story, agent: &Process, client_id: &str, version: &str) 
     let status = watcher.next(online, PATIENCE).await.unwrap().topic;
     let (before, mut slowest) = (story.proxy.stats().connections, Duration::ZERO);
     for round in 0..RESETS {
-        let from = Instant::now();
+        let connections = story.proxy.stats().connections;
         story.proxy.reset_all();
+        // Before its CONNECT can have passed: the proxy has its turn on this very thread.
+        story.proxy.wait(|stats| stats.connections > connections, PATIENCE).await.unwrap();
+        let from = Instant::now();
         let birth = watcher.next(online, PATIENCE).await.unwrap();
         slowest = slowest.max(birth.at.duration_since(from));
         if round % 10 == 0 {
@@ -155,7 +158,7 @@ async fn resets(story: &Story, agent: &Process, client_id: &str, version: &str) 
         }
     }
     assert!(slowest < PROMPT, "{slowest:?}");
-    println!("MQTT {version}: birth at most {} ms after the reset", slowest.as_millis());
+    println!("MQTT {version}: birth at most {} ms after dialling", slowest.as_millis());
     assert_eq!(story.proxy.stats().connections - before, RESETS as u64, "one connection for each reset");
     let seqs = watcher.all().into_iter().filter(|message| message.topic.ends_with("/heartbeat"));
     let seqs: Vec<_> = seqs.map(|message| message.json().unwrap()["seq"].as_u64().unwrap()).collect();

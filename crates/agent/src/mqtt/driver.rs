@@ -115,7 +115,15 @@ impl Driver {
         self.failures = self.failures.saturating_add(1);
         if self.taken_over(&lost, held) {
             let client_id = &self.settings.client_id;
-            error!(client_id, "the broker keeps ending the connection: another device uses this client id");
+            if matches!(lost, Lost::TakenOver) {
+                error!(client_id, "another device uses this client id");
+            } else {
+                error!(
+                    client_id,
+                    "the broker keeps ending the connection: another device uses this client id, or its access \
+                     rules forbid something"
+                );
+            }
             delay = backoff.max;
         }
         let reason = chain(&lost);

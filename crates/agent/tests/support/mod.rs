@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod packets;
+pub mod proxied;
 
 use std::{
     fmt::Write as _,
