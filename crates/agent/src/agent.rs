@@ -41,7 +41,7 @@ const DRAIN_SERVICES: Duration = Duration::from_secs(2);
 /// How long what waits may still be sent after that.
 pub(crate) const DRAIN_QUEUE: Duration = Duration::from_millis(800);
 /// When the connection is given up for good: goodbye, DISCONNECT and all.
-const DRAIN_LINK: Duration = Duration::from_millis(2500);
+pub(crate) const DRAIN_LINK: Duration = Duration::from_millis(2500);
 /// How often the time is written down, so that a clock that resets cannot go back further.
 const KEEP: Duration = Duration::from_secs(3600);
 /// How soon what could not be written is tried again.
@@ -102,18 +102,21 @@ pub struct Parts {
     pub driver: Driver,
 }
 
-/// Opens the state folder and makes everything that services stand on.
+/// Opens the state folder and makes everything that services stand on; `presence` is what is said of this device.
 ///
 /// # Errors
 /// State that cannot be used, or settings of the connection that cannot work.
-pub fn prepare(config: &Config) -> anyhow::Result<Parts> {
+pub fn prepare<P: mqtt::Presence>(
+    config: &Config,
+    presence: impl FnOnce(Arc<Shared>) -> P,
+) -> anyhow::Result<Parts> {
     let store = Store::open(&config.paths.state).context("open the state folder")?;
     let clock = clock(&store);
     let identity = Identity::load(&store, &config.identity.device_file, &config.mqtt.client_id, machine_id())
         .context("find out who this device is")?;
     let shared = shared(config, identity, clock.clone(), store);
     let settings = settings(config, &shared, clock)?;
-    let (mqtt, driver) = mqtt::new(settings, Presence::new(Arc::clone(&shared)));
+    let (mqtt, driver) = mqtt::new(settings, presence(Arc::clone(&shared)));
     if let Some(device) = &*shared.identity.device().borrow() {
         mqtt.bind(device.device_id.as_str());
     }
@@ -217,7 +220,7 @@ struct Agent {
 impl Agent {
     fn start(sources: Sources, loaded: Loaded, logs: log::Handle) -> anyhow::Result<Self> {
         let config = loaded.config;
-        let Parts { shared, mqtt, driver } = prepare(&config)?;
+        let Parts { shared, mqtt, driver } = prepare(&config, Presence::new)?;
         let control = Control::bind(&config.paths.run)?;
         let supervisor = Supervisor::start(Arc::clone(&shared), mqtt.clone(), &config.services)?;
         let broker = config.mqtt.broker.to_string();
@@ -227,7 +230,7 @@ impl Agent {
         let answer = move |_| std::future::ready(Ok(status::report(&answers.0, &answers.1, &broker)));
         let control = tokio::spawn(control.serve(answer));
         let driver = tokio::spawn(driver.run());
-        tokio::spawn(keep(Arc::clone(&shared), mqtt.clone()));
+        tokio::spawn(keep(Arc::clone(&shared)));
         let notifier = Notifier::from_env();
         let watched = Arc::clone(&shared);
         let stuck = move || watched.board.neglected().map(str::to_owned);
@@ -331,20 +334,15 @@ fn tell(loaded: &Loaded) {
     }
 }
 
-/// Tells the driver of the enrolment, and keeps on disk what has to be there.
-async fn keep(shared: Arc<Shared>, mqtt: Mqtt) {
+/// Keeps on disk what has to be there.
+async fn keep(shared: Arc<Shared>) {
     let mut device = shared.identity.device();
-    let mut bound = device.borrow_and_update().is_some();
     loop {
         let kept = shared.identity.keep().and_then(|()| keep_time(&shared));
         let pause = if kept.is_ok() { KEEP } else { KEEP_AGAIN };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             changed = device.changed() => if changed.is_err() { return },
-        }
-        if !bound && let Some(device) = &*device.borrow_and_update() {
-            mqtt.bind(device.device_id.as_str());
-            bound = true;
         }
     }
 }

@@ -21,8 +21,17 @@ pub struct Line {
     pub detail: Option<String>,
     /// How often it was started again.
     pub restarts: u64,
+    /// What it has counted since the start of the process, by name.
+    pub counters: BTreeMap<&'static str, u64>,
     /// When its next sign of progress is due.
     due: Option<Instant>,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        let state = ServiceState::Off;
+        Self { state, detail: None, restarts: 0, counters: BTreeMap::new(), due: None }
+    }
 }
 
 /// All lines, by service.
@@ -51,8 +60,7 @@ impl Board {
     /// Sets a service's state; told in the log where it changes.
     pub(crate) fn set(&self, name: &'static str, state: ServiceState, detail: Option<String>) {
         let mut lines = self.lines();
-        let off = Line { state: ServiceState::Off, detail: None, restarts: 0, due: None };
-        let line = lines.entry(name).or_insert(off);
+        let line = lines.entry(name).or_default();
         let changed = line.state != state || line.detail != detail;
         if !changed {
             return;
@@ -69,6 +77,14 @@ impl Board {
             (ServiceState::Running, _) => tracing::debug!(service = name, "running"),
             _ => {}
         }
+    }
+
+    /// One more of `what`; the sum so far.
+    pub(crate) fn count(&self, name: &'static str, what: &'static str) -> u64 {
+        let mut lines = self.lines();
+        let sum = lines.entry(name).or_default().counters.entry(what).or_default();
+        *sum += 1;
+        *sum
     }
 
     /// The next sign of progress is due `within`, or no longer at all.
@@ -201,7 +217,10 @@ mod tests {
         board.set("a", ServiceState::Running, None);
         board.set("a", ServiceState::Restarting, Some("why".into()));
         board.set("a", ServiceState::Running, None);
+        board.count("a", "ignored");
+        assert_eq!(board.count("a", "ignored"), 2);
         let line = &board.all()["a"];
         assert_eq!((line.state, line.restarts), (ServiceState::Running, 1));
+        assert_eq!(line.counters, BTreeMap::from([("ignored", 2)]));
     }
 }

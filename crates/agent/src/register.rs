@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{self, Parts},
     config::Config,
     log,
-    service::{Context, Service as _},
+    service::{self, Context, Service as _},
     services::registration::Registration,
+    store,
 };
 
 /// How it ended.
@@ -21,13 +23,15 @@ pub enum Outcome {
     Refused(String),
 }
 
-/// Asks until the backend has answered; with an id in device.json nothing is sent unless `force`.
+/// Asks until the backend has answered; with an id in device.json nothing is sent unless `force`. Nothing is said of
+/// the device meanwhile: it is not online because somebody enrols it.
 ///
 /// # Errors
 /// State, settings or a secret that cannot work. Lack of network is waited out.
 pub async fn run(config: &Config, force: bool) -> anyhow::Result<Outcome> {
     let _logs = log::init(config.log.format, config.log.level, agent::raw_now)?;
-    let Parts { shared, mqtt, driver } = agent::prepare(config)?;
+    // No presence: an "online" would outlive this command.
+    let Parts { shared, mqtt, driver } = agent::prepare(config, |_| ()).map_err(advise)?;
     if !force && let Some(device) = &*shared.identity.device().borrow() {
         return Ok(Outcome::Enrolled(device.device_id.to_string()));
     }
@@ -39,10 +43,24 @@ pub async fn run(config: &Config, force: bool) -> anyhow::Result<Outcome> {
     };
     let section =
         config.services.section(Registration::NAME).context("the registration service is registered")?;
-    let registration = Registration::new(section.parse()?, ctx)?;
+    let registration: Registration = service::load(section, ctx)?;
+    registration.check_secret().map_err(|(key, error)| section.error_at(key, format!("{error:#}")))?;
     let driver = tokio::spawn(driver.run());
     let outcome = registration.once(force).await;
     mqtt.stop(None, agent::DRAIN_QUEUE);
-    driver.await.context("end the connection")?;
+    if let Ok(ended) = timeout(agent::DRAIN_LINK, driver).await {
+        ended.context("end the connection")?;
+    }
     outcome
+}
+
+/// A running agent is no fault, and needs no help to enrol.
+fn advise(error: anyhow::Error) -> anyhow::Error {
+    if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(store::Error::InUse { .. }))) {
+        return error.context(
+            "the agent is running and enrols this device by itself (see `iot-agent status`); to enrol by hand, \
+             stop it first",
+        );
+    }
+    error
 }

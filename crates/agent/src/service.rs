@@ -76,14 +76,7 @@ impl Entry {
         Self {
             name: S::NAME,
             schema: ServiceSchema::of::<S::Config>(S::NAME, S::ENABLED),
-            load: |section, ctx| {
-                let service =
-                    S::new(section.parse()?, ctx).map_err(|error| match error.downcast::<Invalid>() {
-                        Ok(invalid) => section.error_at(invalid.key, invalid.message).into(),
-                        Err(other) => other,
-                    })?;
-                Ok(Box::pin(service.run()))
-            },
+            load: |section, ctx| Ok(Box::pin(load::<S>(section, ctx)?.run())),
         }
     }
 
@@ -91,6 +84,14 @@ impl Entry {
     pub fn wanted(&self, section: &Section) -> bool {
         section.enabled().unwrap_or(self.schema.default_enabled)
     }
+}
+
+/// Makes a service from its section; what it finds wrong there is told with its place in the file.
+pub(crate) fn load<S: Service>(section: &Section, ctx: Context) -> anyhow::Result<S> {
+    S::new(section.parse()?, ctx).map_err(|error| match error.downcast::<Invalid>() {
+        Ok(invalid) => section.error_at(invalid.key, invalid.message).into(),
+        Err(other) => other,
+    })
 }
 
 /// What all services of a process share.
@@ -185,6 +186,11 @@ impl Context {
     /// The service works.
     pub fn healthy(&self) {
         self.shared.board.set(self.name, ServiceState::Running, None);
+    }
+
+    /// Counts one more of `what`, for `status`; the sum since the start.
+    pub fn count(&self, what: &'static str) -> u64 {
+        self.shared.board.count(self.name, what)
     }
 
     /// Promises another sign of progress before `within` has passed. A service that breaks its promise hangs:

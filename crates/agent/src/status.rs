@@ -74,6 +74,9 @@ fn services(shared: &Shared) -> Value {
         if let Some(detail) = line.detail {
             shown["detail"] = json!(detail);
         }
+        if !line.counters.is_empty() {
+            shown["counters"] = json!(line.counters);
+        }
         services.insert(name.to_owned(), shown);
     }
     Value::Object(services)
@@ -99,7 +102,9 @@ pub fn render(report: &Value) -> String {
     line("waiting", format!("{} messages, {} dropped", text("/outbox/messages"), text("/outbox/dropped")));
     for (name, service) in report["services"].as_object().into_iter().flatten() {
         let detail = service.get("detail").map(|detail| format!(": {}", plain(detail))).unwrap_or_default();
-        line(name, format!("{}{detail}", plain(&service["state"])));
+        let counters = service["counters"].as_object().into_iter().flatten();
+        let counters: String = counters.map(|(what, sum)| format!(" ({what}: {sum})")).collect();
+        line(name, format!("{}{detail}{counters}", plain(&service["state"])));
     }
     out
 }

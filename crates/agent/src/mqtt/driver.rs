@@ -28,6 +28,8 @@ pub struct Driver {
     presence: Box<dyn Presence>,
     session: Session,
     wire: Wire,
+    /// 3.1.1 is a guess, good for this one connection.
+    guessed: bool,
     /// Tries since the last connection that held.
     failures: u32,
     connections: u64,
@@ -49,6 +51,7 @@ impl Driver {
             presence,
             session: Session::new(getrandom::u32().map_or(0, |random| (random >> 16) as u16)),
             wire,
+            guessed: false,
             failures: 0,
             connections: 0,
             takeovers: VecDeque::new(),
@@ -59,9 +62,8 @@ impl Driver {
     pub async fn run(mut self) {
         while !self.stopping() {
             self.shared.connection.send_replace(Connection::Connecting);
-            let began = Instant::now();
             let end = self.connect().await;
-            let held = self.taken_down().then(|| began.elapsed());
+            let held = self.taken_down();
             match end {
                 Ok(End::Stopped) => break,
                 Ok(End::Again) => {}
@@ -88,17 +90,19 @@ impl Driver {
         link.run(&self.settings, self.presence.as_ref()).await
     }
 
-    /// What ends with every connection. Tells whether it was up.
-    fn taken_down(&mut self) -> bool {
+    /// What ends with every connection. Tells how long the broker had accepted it.
+    fn taken_down(&mut self) -> Option<Duration> {
         let mut state = self.shared.state();
-        let was_up = std::mem::take(&mut state.up);
+        state.up = false;
         state.acks.clear();
+        state.outbox.drop_live();
+        let accepted = state.accepted.take();
         drop(state);
         self.session.interrupted();
-        was_up
+        accepted.map(|at| at.elapsed())
     }
 
-    /// Says why the connection ended, after how long where it was up, and waits before the next one.
+    /// Says why the connection ended and waits before the next one.
     async fn wait(&mut self, lost: Lost, held: Option<Duration>) {
         if self.falls_back(&lost) {
             return;
@@ -109,8 +113,9 @@ impl Driver {
         }
         let mut delay = backoff.delay(self.failures);
         self.failures = self.failures.saturating_add(1);
-        if self.taken_over(&lost) {
-            error!(client_id = self.settings.client_id, "another device uses this client id");
+        if self.taken_over(&lost, held) {
+            let client_id = &self.settings.client_id;
+            error!(client_id, "the broker keeps ending the connection: another device uses this client id");
             delay = backoff.max;
         }
         let reason = chain(&lost);
@@ -129,19 +134,27 @@ impl Driver {
 
     /// Under `version: auto`: 3.1.1 after a broker that speaks no 5, and 5 again when 3.1.1 fails in its turn.
     fn falls_back(&mut self, lost: &Lost) -> bool {
-        let auto = self.settings.version == Version::Auto;
+        if self.settings.version != Version::Auto {
+            return false;
+        }
+        let tried = self.wire;
+        if std::mem::take(&mut self.guessed) {
+            self.wire = Wire::V5;
+        }
         match lost {
-            Lost::Refused(Refusal::Version) if auto && self.wire == Wire::V5 => {
+            Lost::Refused(Refusal::Version) if tried == Wire::V5 => {
                 info!("the broker speaks no MQTT 5: using 3.1.1");
                 self.wire = Wire::V311;
                 true
             }
-            // Some old brokers just close. So does a broker that is starting: only this one try is 3.1.1.
-            Lost::ClosedBeforeConnack if auto && self.wire == Wire::V5 => {
+            // Some old brokers just close. So does one that is starting, or a bad network: it must not cost a
+            // broker of today its MQTT 5 for longer than one connection.
+            Lost::ClosedBeforeConnack if tried == Wire::V5 => {
                 self.wire = Wire::V311;
+                self.guessed = true;
                 true
             }
-            Lost::Refused(Refusal::Version) | Lost::ClosedBeforeConnack if auto => {
+            Lost::Refused(Refusal::Version) | Lost::ClosedBeforeConnack => {
                 self.wire = Wire::V5;
                 false
             }
@@ -149,8 +162,14 @@ impl Driver {
         }
     }
 
-    fn taken_over(&mut self, lost: &Lost) -> bool {
-        if !matches!(lost, Lost::TakenOver) {
+    /// Whether another device with our client id is the likely reason. Only MQTT 5 has a word for it, and not
+    /// every broker says it: so a connection that was accepted at the first try and then closed counts as well.
+    /// A broker that restarts, or a bad network, makes a try fail in between.
+    fn taken_over(&mut self, lost: &Lost, held: Option<Duration>) -> bool {
+        if held.is_none() {
+            self.takeovers.clear();
+        }
+        if held.is_none() || !matches!(lost, Lost::TakenOver | Lost::Closed) {
             return false;
         }
         let now = Instant::now();

@@ -203,7 +203,7 @@ impl<'a> Link<'a> {
             let unsent = self.out.len() - self.written;
             let idle = unsent == 0;
             tokio::select! {
-                read = self.reader.read_buf(self.framer.buffer()), if unsent < BACKLOG => self.absorb(read)?,
+                read = self.reader.read_buf(self.framer.buffer()), if unsent < BACKLOG => self.absorb(read).await?,
                 wrote = push(&mut self.writer, &self.out[self.written..]), if !idle || self.unflushed => {
                     self.advance(wrote)?;
                 }
@@ -237,20 +237,26 @@ impl<'a> Link<'a> {
     /// Encodes whatever may be sent now. Tells when there is nothing left to do here.
     fn pump(&mut self, presence: &dyn Presence) -> Result<Option<End>, Lost> {
         self.answer();
+        let late = self.is_late();
         match self.phase {
-            Phase::Connack | Phase::Subscribing { .. } => {
-                let state = self.shared.state();
-                return Ok(state.stop.is_some().then_some(End::Stopped));
-            }
+            Phase::Connack => return Ok(late.then_some(End::Stopped)),
+            Phase::Subscribing { .. } if !late => return Ok(None),
             Phase::Leaving => return Ok(self.left()),
+            // The SUBACK does not come: without the goodbye an "online" would outlive us.
+            Phase::Subscribing { .. } => {
+                self.leave()?;
+                return Ok(self.left());
+            }
             Phase::Up => {}
+        }
+        // Before the birth: an "online" without a will behind it could outlive us. Not when we are leaving: there
+        // will be no other connection for the goodbye.
+        let again = std::mem::take(&mut self.shared.state().reconnect) || self.redelivers();
+        if again && self.shared.state().stop.is_none() {
+            return Ok(Some(End::Again));
         }
         if self.subscribe()? {
             return Ok(None);
-        }
-        // Before the birth: an "online" without a will behind it could outlive us.
-        if std::mem::take(&mut self.shared.state().reconnect) || self.redelivers() {
-            return Ok(Some(End::Again));
         }
         if !self.born {
             self.bear(presence)?;
@@ -258,6 +264,11 @@ impl<'a> Link<'a> {
         self.fill()?;
         self.leave()?;
         Ok(if self.phase == Phase::Leaving { self.left() } else { None })
+    }
+
+    /// Asked to stop, and the time for what waits is up.
+    fn is_late(&self) -> bool {
+        self.shared.state().stop.as_ref().is_some_and(|stop| Instant::now() >= stop.by)
     }
 
     /// Acknowledges what has been taken responsibility for.
@@ -448,8 +459,8 @@ impl<'a> Link<'a> {
         self.clocks.wrote = Instant::now();
         self.clocks.stalled = None;
         self.unflushed = true;
-        // Not only when all is written: on a slow link with always more to send that never comes.
-        if self.written == self.out.len() || self.written > AHEAD {
+        // Also in between: on a slow line with a backlog it is never empty.
+        if self.written == self.out.len() || self.written >= AHEAD {
             self.out.drain(..self.written);
             self.out.shrink_to(AHEAD);
             self.written = 0;
@@ -458,7 +469,7 @@ impl<'a> Link<'a> {
     }
 
     /// Bytes came in.
-    fn absorb(&mut self, read: io::Result<usize>) -> Result<(), Lost> {
+    async fn absorb(&mut self, read: io::Result<usize>) -> Result<(), Lost> {
         let read = read.map_err(|error| self.broken(error))?;
         if read == 0 {
             return Err(if self.phase == Phase::Connack { Lost::ClosedBeforeConnack } else { Lost::Closed });
@@ -471,6 +482,9 @@ impl<'a> Link<'a> {
                 Frame::Packet(first) => {
                     let incoming = self.wire.decode(first, self.framer.body()).map_err(Lost::Codec)?;
                     self.receive(incoming)?;
+                    // Whoever got a message handles it before the next: not every broker keeps to Receive
+                    // Maximum (mosquitto 2.0.11 does not), and 3.1.1 has none.
+                    tokio::task::yield_now().await;
                 }
                 Frame::Oversized { qos, id, size } => self.skip(qos, id, size),
             }
@@ -540,6 +554,10 @@ impl<'a> Link<'a> {
         let session_present = session_present && self.keeps_session;
         let mut state = self.shared.state();
         state.counters.connects += 1;
+        state.accepted = Some(Instant::now());
+        // Anew even where the session is there: a broker that crashed may have restored an older one, without
+        // what was subscribed since.
+        state.router.resubscribe();
         if !session_present {
             state.router.forget_session();
             let again = self.session.lost();
@@ -638,7 +656,7 @@ impl<'a> Link<'a> {
             Phase::Up => {}
         }
         match &self.shared.state().stop {
-            Some(stop) if self.phase == Phase::Up => deadline.min(stop.by),
+            Some(stop) if self.phase != Phase::Leaving => deadline.min(stop.by),
             _ => deadline,
         }
     }

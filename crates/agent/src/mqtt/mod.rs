@@ -238,12 +238,19 @@ impl Mqtt {
     }
 
     /// From now on the device id is known: waiting claims are subscribed, and the connection is made anew so
-    /// that it has a will.
+    /// that it has a will. From this moment on it counts as down: nothing is said of the device before its birth.
+    /// The same id again changes nothing.
     pub fn bind(&self, device_id: &str) {
         let mut state = self.shared.state();
-        state.router.bind(device_id);
+        if !state.router.bind(device_id) {
+            return;
+        }
         state.reconnect = true;
+        let was_up = std::mem::take(&mut state.up);
         drop(state);
+        if was_up {
+            self.shared.connection.send_replace(Connection::Connecting);
+        }
         self.shared.wake.notify_one();
     }
 
@@ -293,6 +300,17 @@ impl Mqtt {
             queued.finish(Outcome::Sent);
         }
         published
+    }
+
+    /// Takes what has been published, and breaks the connection before any of it has arrived.
+    pub(crate) fn lose_published(&self) -> Vec<Message> {
+        self.set_connected(false);
+        let mut lost = Vec::new();
+        while let Some(queued) = self.shared.state().outbox.pop() {
+            lost.push(queued.message.clone());
+            queued.finish(Outcome::Offline);
+        }
+        lost
     }
 
     /// Somebody has claimed it, or may come back for it.
@@ -418,6 +436,8 @@ struct State {
     acks: Vec<Receipt>,
     /// Connected, subscribed, birth sent.
     up: bool,
+    /// When the broker accepted this connection.
+    accepted: Option<Instant>,
     /// End this connection and make another at once.
     reconnect: bool,
     stop: Option<Stop>,
@@ -439,6 +459,7 @@ impl Shared {
             router: Router::default(),
             acks: Vec::new(),
             up: false,
+            accepted: None,
             reconnect: false,
             stop: None,
             lost: None,

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use super::{Message, Outcome};
+use super::{Delivery, Message, Outcome};
 
 /// A message and whoever waits for its outcome.
 #[derive(Debug)]
@@ -56,6 +56,18 @@ impl Outbox {
         self.trim();
     }
 
+    /// The connection is gone: live messages are not for the next one.
+    pub(super) fn drop_live(&mut self) {
+        let (live, kept): (VecDeque<_>, _) = std::mem::take(&mut self.queue)
+            .into_iter()
+            .partition(|queued| queued.message.delivery == Delivery::Live);
+        self.queue = kept;
+        for queued in live {
+            self.bytes -= queued.size();
+            queued.finish(Outcome::Offline);
+        }
+    }
+
     fn trim(&mut self) {
         while self.bytes > self.cap
             && let Some(oldest) = self.pop()
@@ -88,7 +100,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::{Delivery, Qos};
+    use crate::mqtt::Qos;
 
     fn queued(payload: &str) -> (Queued, oneshot::Receiver<Outcome>) {
         let (done, outcome) = oneshot::channel();
@@ -116,6 +128,22 @@ mod tests {
         assert_eq!(outcomes[0].try_recv(), Ok(Outcome::Dropped));
         assert_eq!(outbox.stats(), (2, 8, 1));
         assert_eq!(outbox.pop().unwrap().message.payload, b"222");
+    }
+
+    #[test]
+    fn live_messages_go_with_the_connection_and_the_others_stay() {
+        let mut outbox = Outbox::new(100);
+        outbox.push(queued("1").0);
+        let (mut live, mut outcome) = queued("2");
+        live.message.delivery = Delivery::Live;
+        outbox.push(live);
+        outbox.push(queued("3").0);
+        outbox.drop_live();
+        assert_eq!(outcome.try_recv(), Ok(Outcome::Offline));
+        assert_eq!(outbox.stats(), (2, 4, 0));
+        let order: Vec<_> =
+            std::iter::from_fn(|| outbox.pop()).map(|queued| queued.message.payload).collect();
+        assert_eq!(order, [b"1", b"3"]);
     }
 
     #[test]

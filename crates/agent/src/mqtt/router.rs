@@ -26,7 +26,7 @@ struct Route {
     qos: Qos,
     capacity: usize,
     inbox: mpsc::Sender<Inbound>,
-    /// The broker has granted it in this session.
+    /// The broker has granted it on this connection.
     subscribed: bool,
 }
 
@@ -35,7 +35,7 @@ struct Route {
 pub(super) struct Router {
     routes: Vec<Route>,
     device_id: Option<String>,
-    /// Filters subscribed in this session that nobody claims any more.
+    /// Filters that nobody claims any more; the broker's session may have them.
     orphans: Vec<String>,
 }
 
@@ -66,8 +66,7 @@ impl Router {
     /// `owner` does not come back for what it has claimed.
     pub(super) fn release(&mut self, owner: &str) {
         let gone = self.routes.extract_if(.., |route| route.owner == owner && route.inbox.is_closed());
-        let filters = gone.filter(|route| route.subscribed).filter_map(|route| route.filter);
-        self.orphans.extend(filters);
+        self.orphans.extend(gone.filter_map(|route| route.filter));
     }
 
     /// Some claimant is being started again.
@@ -75,9 +74,11 @@ impl Router {
         self.routes.iter().any(|route| route.inbox.is_closed())
     }
 
-    /// From now on `{device_id}` is known.
-    pub(super) fn bind(&mut self, device_id: &str) {
-        self.device_id = Some(device_id.to_owned());
+    /// From now on `{device_id}` is known. False where it was known before.
+    pub(super) fn bind(&mut self, device_id: &str) -> bool {
+        if self.device_id.replace(device_id.to_owned()).as_deref() == Some(device_id) {
+            return false;
+        }
         for route in &mut self.routes {
             let filter = fill(&route.template, Some(device_id));
             if filter != route.filter {
@@ -85,12 +86,17 @@ impl Router {
                 route.subscribed = false;
             }
         }
+        true
     }
 
-    /// The broker has forgotten us: nothing is subscribed.
+    /// Another connection: everything claimed is to be subscribed on it.
+    pub(super) fn resubscribe(&mut self) {
+        self.routes.iter_mut().for_each(|route| route.subscribed = false);
+    }
+
+    /// The broker has forgotten us: there is nothing to unsubscribe.
     pub(super) fn forget_session(&mut self) {
         self.orphans.clear();
-        self.routes.iter_mut().for_each(|route| route.subscribed = false);
     }
 
     /// The filters still to subscribe, and those to unsubscribe.
@@ -200,11 +206,11 @@ mod tests {
         let mut router = Router::default();
         let _inbox = router.claim("test", "iot/{device_id}/command", Qos::AtLeastOnce, 4);
         assert!(!router.has_changes());
-        router.bind("d1");
+        assert!(router.bind("d1"));
         assert_eq!(router.changes().0, [("iot/d1/command".to_owned(), Qos::AtLeastOnce)]);
         router.subscribed("iot/d1/command");
         assert!(!router.has_changes());
-        router.forget_session();
+        router.resubscribe();
         assert!(router.has_changes());
     }
 

@@ -9,26 +9,30 @@ use anyhow::Context as _;
 use protocol::{
     Timestamp,
     proof::Psk,
-    registration::{Nonce, PlainRequest, Reply, ReplyError, Request, open_plain_reply, open_reply},
+    registration::{Nonce, PlainRequest, Reply, Request, open_plain_reply, open_reply},
     topic::{Template, registration_reply},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
     config::{Interval, Qos, Secret, SecretFile, Topic},
     identity::EnrolError,
-    mqtt::{Connection, Delivery, Inbox, Message},
+    mqtt::{Connection, Delivery, Inbox, Message, Outcome as Sent, Pending},
     register::Outcome,
     service::{Context, Invalid, Service},
+    store,
 };
 
 /// Replies taken and not yet looked at.
 const INBOX: usize = 16;
 /// The slack an exchange has before the service counts as hanging.
 const GRACE: Duration = Duration::from_secs(60);
+/// How soon an identity that could not be written down is tried again.
+const KEEP_AGAIN: Duration = Duration::from_secs(10);
 
 /// Asks for the device id.
 pub(crate) struct Registration {
@@ -36,10 +40,18 @@ pub(crate) struct Registration {
     ctx: Context,
     topic: String,
     replies: Inbox,
-    /// Replies that were not for us or not authentic, since the start.
-    ignored: u64,
+    /// The latest request, until it is answered.
+    asked: Option<Asked>,
     /// An operator asks anew: the backend's word counts more than the id we have.
     anew: bool,
+}
+
+/// A request, as far as its reply has to fit it.
+enum Asked {
+    /// `proof: psk-hmac`.
+    Signed { psk: Psk, nonce: Nonce },
+    /// `proof: plain`: any reply fits.
+    Plain,
 }
 
 /// Settings under `services.registration`.
@@ -83,6 +95,10 @@ impl Default for Config {
     }
 }
 
+/// What `status` calls the replies that were not for us, not authentic or not in time.
+const IGNORED: &str = "ignored";
+/// What is said when the time is up.
+const SILENCE: &str = "no answer from the backend";
 /// Why a corrected clock did not help either.
 const CLOCK: &str = "the backend's clock and ours do not agree";
 
@@ -92,6 +108,8 @@ enum Answer {
     Enrolled,
     /// Nobody answered.
     Silence,
+    /// The connection broke before the request was known to have arrived.
+    Lost,
     /// The backend says no.
     Refused(String),
     /// Our clock is wrong, and this is the backend's.
@@ -109,6 +127,10 @@ impl Service for Registration {
                 Invalid::key("qos", "must be 1 or 2: a lost request or reply costs a whole timeout").into()
             );
         }
+        if let (Proof::PskHmac, Some(secret)) = (config.proof, &config.device_secret) {
+            Psk::from_file_bytes(secret.bytes())
+                .map_err(|short| Invalid::key("device_secret", short.to_string()))?;
+        }
         let template = ctx.template(config.topic.as_deref());
         if template.names_device() {
             return Err(Invalid::key(
@@ -120,7 +142,7 @@ impl Service for Registration {
         let topic = ctx.resolve(&template).context("a topic without {device_id} is always known")?;
         let reply: Template = registration_reply(ctx.shared.topics.layout, &template);
         let replies = ctx.claim(&reply, config.qos, INBOX);
-        Ok(Self { config, ctx, topic, replies, ignored: 0, anew: false })
+        Ok(Self { config, ctx, topic, replies, asked: None, anew: false })
     }
 
     async fn run(mut self) -> anyhow::Result<()> {
@@ -128,6 +150,10 @@ impl Service for Registration {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             enrolled = self.enrol() => enrolled?,
+        }
+        // Before any other task runs that knows the id by now: what it says has to come after the birth.
+        if let Some(device) = &*self.ctx.identity().device().borrow() {
+            self.ctx.mqtt.bind(device.device_id.as_str());
         }
         self.rest(shutdown).await;
         Ok(())
@@ -139,54 +165,86 @@ impl Registration {
     pub(crate) async fn once(mut self, anew: bool) -> anyhow::Result<Outcome> {
         self.anew = anew;
         let mut tries = 0;
-        let mut server_time = None;
         loop {
             self.connected().await?;
-            let corrected = server_time.is_some();
-            match self.ask(server_time.take()).await? {
-                Answer::Enrolled => {
-                    return Ok(Outcome::Enrolled(self.ctx.identity().device_id().await.to_string()));
-                }
-                Answer::Clock(time) if !corrected => server_time = Some(time),
+            match self.exchange().await? {
+                Answer::Enrolled => return self.enrolled().await,
                 Answer::Clock(_) => return Ok(Outcome::Refused(CLOCK.to_owned())),
                 Answer::Refused(why) => return Ok(Outcome::Refused(why)),
-                Answer::Silence => self.pause(&mut tries, "no answer from the backend").await,
+                Answer::Lost => {}
+                Answer::Silence => {
+                    self.ctx.degraded(SILENCE);
+                    if self.pause(&mut tries).await? {
+                        return self.enrolled().await;
+                    }
+                }
             }
         }
+    }
+
+    /// What an operator is told; an id that is gone with this process would be a lie.
+    async fn enrolled(&self) -> anyhow::Result<Outcome> {
+        let identity = self.ctx.identity();
+        let device_id = identity.device_id().await.to_string();
+        identity.keep().with_context(|| format!("the device id is {device_id}, but it cannot be kept"))?;
+        Ok(Outcome::Enrolled(device_id))
+    }
+
+    /// That there is a secret that can be used, without asking.
+    ///
+    /// # Errors
+    /// The key that is wrong, and why.
+    pub(crate) fn check_secret(&self) -> Result<(), (&'static str, anyhow::Error)> {
+        let key = if self.config.device_secret.is_some() { "device_secret" } else { "device_secret_file" };
+        let check = || {
+            let secret = self.secret()?;
+            if self.config.proof == Proof::PskHmac {
+                Psk::from_file_bytes(secret.bytes())?;
+            }
+            Ok(())
+        };
+        check().map_err(|error| (key, error))
     }
 
     /// Asks until the device has an id.
     async fn enrol(&mut self) -> anyhow::Result<()> {
         let mut tries = 0;
-        let mut server_time = None;
         while self.ctx.identity().device().borrow().is_none() {
             self.ctx.idle();
             self.connected().await?;
-            self.ctx.progress(self.config.response_timeout.get() + GRACE);
-            let corrected = server_time.is_some();
-            match self.ask(server_time.take()).await {
-                Ok(Answer::Enrolled) => {}
-                // Once: a backend that does not like its own time either is treated as any refusal.
-                Ok(Answer::Clock(time)) if !corrected => server_time = Some(time),
-                Ok(Answer::Clock(_)) => self.pause(&mut tries, CLOCK).await,
-                Ok(Answer::Refused(why)) => {
-                    self.pause(&mut tries, &format!("refused by the backend: {why}")).await
-                }
-                Ok(Answer::Silence) if self.config.proof == Proof::Plain => {}
-                Ok(Answer::Silence) => self.pause(&mut tries, "no answer from the backend").await,
-                Err(error) => self.pause(&mut tries, &format!("{error:#}")).await,
+            // Twice: our clock may be wrong.
+            self.ctx.progress(self.config.response_timeout.get() * 2 + GRACE);
+            let plain = self.config.proof == Proof::Plain;
+            let (why, pause) = match self.exchange().await {
+                Ok(Answer::Enrolled | Answer::Lost) => continue,
+                // With `proof: plain` the whole timeout has passed, and that is its pause.
+                Ok(Answer::Silence) => (SILENCE.to_owned(), !plain),
+                Ok(Answer::Refused(why)) => (format!("refused by the backend: {why}"), !plain),
+                Ok(Answer::Clock(_)) => (CLOCK.to_owned(), true),
+                Err(error) => (format!("{error:#}"), true),
+            };
+            self.ctx.degraded(why);
+            if pause {
+                self.pause(&mut tries).await?;
             }
         }
         Ok(())
     }
 
-    /// Says why there is no id yet, and waits before the next request.
-    async fn pause(&self, tries: &mut u32, why: &str) {
-        self.ctx.degraded(why);
+    /// Waits before the next request; a late answer to the latest one counts. True if it was the id.
+    async fn pause(&mut self, tries: &mut u32) -> anyhow::Result<bool> {
         let delay = self.ctx.shared.backoff.delay(*tries);
         *tries = tries.saturating_add(1);
         self.ctx.progress(delay + GRACE);
-        tokio::time::sleep(delay).await;
+        let until = Instant::now() + delay;
+        while let Some(answer) = self.listen(until).await? {
+            match answer {
+                Answer::Enrolled => return Ok(true),
+                Answer::Refused(why) => self.ctx.degraded(format!("refused by the backend: {why}")),
+                _ => {}
+            }
+        }
+        Ok(false)
     }
 
     async fn connected(&self) -> anyhow::Result<()> {
@@ -195,13 +253,41 @@ impl Registration {
         Ok(())
     }
 
+    /// One request and what came of it; two where our clock is wrong. A backend that does not like its own time
+    /// either is not asked a third time.
+    async fn exchange(&mut self) -> anyhow::Result<Answer> {
+        match self.ask(None).await? {
+            Answer::Clock(time) => self.ask(Some(time)).await,
+            answer => Ok(answer),
+        }
+    }
+
     async fn ask(&mut self, server_time: Option<Timestamp>) -> anyhow::Result<Answer> {
         let secret = self.secret()?;
-        match self.config.proof {
-            Proof::Plain => self.ask_plain(&secret).await,
+        let payload = match self.config.proof {
+            Proof::Plain => self.plain_request(&secret)?,
             Proof::PskHmac => {
                 let psk = Psk::from_file_bytes(secret.bytes()).context("the device secret")?;
-                self.ask_signed(&psk, server_time).await
+                self.signed_request(psk, server_time)?
+            }
+        };
+        let deadline = Instant::now() + self.config.response_timeout.get();
+        let mut sent = self.publish(payload);
+        let mut on_its_way = true;
+        let mut refused = None;
+        loop {
+            tokio::select! {
+                outcome = &mut sent, if on_its_way => match outcome {
+                    Sent::Sent => on_its_way = false,
+                    Sent::Offline | Sent::Dropped => return Ok(Answer::Lost),
+                    Sent::Refused(why) => anyhow::bail!("the broker refused the request: {why}"),
+                },
+                answer = self.listen(deadline) => match answer? {
+                    // Anybody can say no to a plain request: no reason not to wait for a yes.
+                    Some(Answer::Refused(why)) if self.config.proof == Proof::Plain => refused = Some(why),
+                    Some(answer) => return Ok(answer),
+                    None => return Ok(refused.map_or(Answer::Silence, Answer::Refused)),
+                },
             }
         }
     }
@@ -217,12 +303,12 @@ impl Registration {
         }
     }
 
-    async fn ask_signed(&mut self, psk: &Psk, server_time: Option<Timestamp>) -> anyhow::Result<Answer> {
+    fn signed_request(&mut self, psk: Psk, server_time: Option<Timestamp>) -> anyhow::Result<Vec<u8>> {
         let nonce = Nonce::from_random(random()?);
         let identity = self.ctx.identity();
-        let (client_id, profile) = (identity.client_id().clone(), identity.profile().clone());
+        let profile = identity.profile().clone();
         let request = Request {
-            client_id: client_id.clone(),
+            client_id: identity.client_id().clone(),
             device_id: identity.device().borrow().as_ref().map(|device| device.device_id.clone()),
             device_name: profile.device_name,
             org_id: profile.org_id,
@@ -231,20 +317,21 @@ impl Registration {
             proof: None,
         };
         let timestamp = server_time.unwrap_or_else(|| self.ctx.now());
-        self.publish(request.signed(psk, nonce.clone(), timestamp));
-        self.answer(|bytes| open_reply(psk, &client_id, &nonce, bytes)).await
+        let payload = request.signed(&psk, nonce.clone(), timestamp);
+        self.asked = Some(Asked::Signed { psk, nonce });
+        Ok(payload)
     }
 
-    async fn ask_plain(&mut self, secret: &Secret) -> anyhow::Result<Answer> {
+    fn plain_request(&mut self, secret: &Secret) -> anyhow::Result<Vec<u8>> {
         let request = PlainRequest {
             client_id: self.ctx.identity().client_id().clone(),
             device_secret: secret.text().context("the device secret is no text")?.trim_end().to_owned(),
         };
-        self.publish(serde_json::to_vec(&request).context("encode the request")?);
-        self.answer(open_plain_reply).await
+        self.asked = Some(Asked::Plain);
+        serde_json::to_vec(&request).context("encode the request")
     }
 
-    fn publish(&self, payload: Vec<u8>) {
+    fn publish(&self, payload: Vec<u8>) -> Pending {
         let message = Message {
             topic: self.topic.clone(),
             payload,
@@ -258,16 +345,15 @@ impl Registration {
             client_id = self.ctx.identity().client_id().as_str(),
             "asking for a device id"
         );
-        drop(self.ctx.mqtt.publish(message));
+        self.ctx.mqtt.publish(message)
     }
 
-    /// The first reply that `open` believes, before the time is up. All others are counted and ignored.
-    async fn answer(&mut self, open: impl Fn(&[u8]) -> Result<Reply, ReplyError>) -> anyhow::Result<Answer> {
-        let deadline = Instant::now() + self.config.response_timeout.get();
+    /// The first reply to the latest request that can be believed, before the time is up. All others are counted
+    /// and ignored. Cancel-safe.
+    async fn listen(&mut self, deadline: Instant) -> anyhow::Result<Option<Answer>> {
         while let Ok(received) = timeout_at(deadline, self.replies.recv()).await {
             let received = received.context("the connection is gone")?;
-            let opened = open(&received.payload);
-            let answer = match opened {
+            let answer = match self.open(&received.payload) {
                 Ok(reply) => self.accept(reply)?,
                 Err(why) => {
                     self.ignore(&why);
@@ -276,21 +362,33 @@ impl Registration {
             };
             // Only now: an id that is not kept would be gone with its reply.
             received.ack();
-            if let Some(answer) = answer {
+            if answer.is_some() {
                 return Ok(answer);
             }
         }
-        Ok(Answer::Silence)
+        Ok(None)
     }
 
-    fn accept(&self, reply: Reply) -> anyhow::Result<Option<Answer>> {
+    fn open(&self, payload: &[u8]) -> anyhow::Result<Reply> {
+        let client_id = self.ctx.identity().client_id();
+        Ok(match &self.asked {
+            Some(Asked::Signed { psk, nonce }) => open_reply(psk, client_id, nonce, payload)?,
+            Some(Asked::Plain) => open_plain_reply(payload)?,
+            None => anyhow::bail!("nothing is asked, or it has been answered"),
+        })
+    }
+
+    fn accept(&mut self, reply: Reply) -> anyhow::Result<Option<Answer>> {
+        if let Some(Asked::Signed { .. }) = self.asked {
+            self.asked = None;
+        }
         if let Some(error) = reply.error {
-            if let ("clock", Some(server_time)) = (error.as_str(), reply.server_time) {
-                return Ok(Some(Answer::Clock(server_time)));
-            }
-            // The broker gave our request to the backend twice: a new nonce mends it.
-            if error == "replay" {
-                return Ok(Some(Answer::Silence));
+            let signed = self.config.proof == Proof::PskHmac;
+            match (error.as_str(), reply.server_time) {
+                ("clock", Some(server_time)) if signed => return Ok(Some(Answer::Clock(server_time))),
+                // The broker gave our request to the backend twice: a new nonce mends it.
+                ("replay", _) if signed => return Ok(Some(Answer::Silence)),
+                _ => {}
             }
             let message = reply.message.map(|message| format!(": {message}")).unwrap_or_default();
             return Ok(Some(Answer::Refused(format!("{error}{message}"))));
@@ -300,35 +398,57 @@ impl Registration {
         let taken =
             if self.anew { identity.replace(device_id.clone()) } else { identity.enrol(device_id.clone()) };
         match taken {
-            Ok(()) => self.ctx.healthy(),
-            Err(error @ EnrolError::NotKept { .. }) => {
-                self.ctx.degraded(format!("{:#}", anyhow::Error::from(error)))
-            }
+            // Not kept: used all the same, and tried again by who asked.
+            Ok(()) | Err(EnrolError::NotKept { .. }) => {}
             Err(error) => return Err(error.into()),
         }
+        // Before any other task sees the id: what it publishes must come after the birth.
+        self.ctx.mqtt.bind(device_id.as_str());
         info!(device_id = device_id.as_str(), "enrolled");
         Ok(Some(Answer::Enrolled))
     }
 
-    fn ignore(&mut self, why: &ReplyError) {
-        self.ignored += 1;
-        warn!(error = %why, ignored = self.ignored, "registration reply ignored");
+    /// Counts a reply, for `status`; whoever floods us with them does not flood the log.
+    fn ignore(&self, why: &anyhow::Error) {
+        let ignored = self.ctx.count(IGNORED);
+        if ignored.is_power_of_two() {
+            warn!(error = format!("{why:#}"), ignored, "registration reply ignored");
+        } else {
+            debug!(error = format!("{why:#}"), ignored, "registration reply ignored");
+        }
     }
 
     /// Enrolled: whatever still comes is late, doubled or forged.
-    async fn rest(mut self, shutdown: tokio_util::sync::CancellationToken) {
+    async fn rest(mut self, shutdown: CancellationToken) {
         self.ctx.idle();
+        self.asked = None;
+        let mut kept = self.keep();
+        let mut again = interval(KEEP_AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
+                _ = again.tick(), if !kept => kept = self.keep(),
                 received = self.replies.recv() => {
                     let Some(received) = received else { return shutdown.cancelled().await };
-                    self.ignored += 1;
-                    debug!(ignored = self.ignored, "registration reply ignored: already enrolled");
+                    self.ignore(&anyhow::anyhow!("already enrolled"));
                     received.ack();
                 }
             }
         }
+    }
+
+    /// Whether it is on disk who this device is.
+    fn keep(&self) -> bool {
+        let kept = self.ctx.identity().keep();
+        match &kept {
+            Ok(()) => self.ctx.healthy(),
+            Err(error) => self.ctx.degraded(format!(
+                "enrolled, but after a restart it would have to ask again: {}",
+                store::chain(error)
+            )),
+        }
+        kept.is_ok()
     }
 }
 

@@ -3,6 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each story uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test says where it failed")]
 
+pub mod backend;
+pub mod packets;
+
 use std::{
     fmt::Write as _,
     fs,
@@ -25,6 +28,7 @@ pub const SECRET: &str = "a secret of the whole fleet";
 pub struct Home {
     dir: TempDir,
     broker: String,
+    reconnect: String,
     mqtt: String,
     rest: String,
 }
@@ -35,6 +39,7 @@ impl Home {
         let home = Self {
             dir: tempfile::tempdir().unwrap(),
             broker: url.to_owned(),
+            reconnect: "{min: 20ms, max: 200ms, reset_after: 0}".to_owned(),
             mqtt: String::new(),
             rest: String::new(),
         };
@@ -46,6 +51,12 @@ impl Home {
     pub fn device(self, device_id: &str) -> Self {
         fs::create_dir_all(self.path().join("state")).unwrap();
         self.file("state/device.json", &format!("{{\"device_id\": \"{device_id}\"}}"), 0o600);
+        self
+    }
+
+    /// Another `mqtt.reconnect`.
+    pub fn reconnect(mut self, settings: &str) -> Self {
+        settings.clone_into(&mut self.reconnect);
         self
     }
 
@@ -66,17 +77,19 @@ impl Home {
         self.dir.path()
     }
 
-    /// Writes a file into it and names it.
+    /// Writes a file into it and names it. Whole at any moment: a daemon may be reading it.
     pub fn file(&self, name: &str, content: &str, mode: u32) -> PathBuf {
         let path = self.path().join(name);
-        fs::write(&path, content).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let temp = path.with_extension("new");
+        fs::write(&temp, content).unwrap();
+        fs::set_permissions(&temp, fs::Permissions::from_mode(mode)).unwrap();
+        fs::rename(&temp, &path).unwrap();
         path
     }
 
     /// Writes the configuration file and names it.
     pub fn write(&self) -> PathBuf {
-        let Self { broker, mqtt, rest, .. } = self;
+        let Self { broker, reconnect, mqtt, rest, .. } = self;
         let services = if rest.contains("services:") {
             String::new()
         } else {
@@ -85,7 +98,7 @@ impl Home {
         };
         let dir = self.path().display();
         let text = format!(
-            "mqtt:\n  broker: {broker}\n  reconnect: {{min: 20ms, max: 200ms, reset_after: 0}}\n{mqtt}\
+            "mqtt:\n  broker: {broker}\n  reconnect: {reconnect}\n{mqtt}\
              paths: {{state: {dir}/state, run: {dir}/run}}\n{services}{rest}"
         );
         self.file("config.yaml", &text, 0o600)

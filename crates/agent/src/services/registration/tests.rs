@@ -141,3 +141,51 @@ async fn without_a_secret_it_says_what_is_missing() {
     assert!(detail.contains("services.registration.device_secret_file"), "{detail}");
     world.stop(service).await;
 }
+
+/// A backend slower than our patience still gets through, as long as no newer request is out.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_to_the_latest_request_counts() {
+    let world = Harness::new();
+    world.mqtt.set_connected(true);
+    let service = world.start::<Registration>(config());
+    let (_, nonce) = request(&world).await;
+    // The shortest pause is a second.
+    tokio::time::sleep(Duration::from_millis(30_500)).await;
+    let line = world.shared.board.all()["registration"].clone();
+    assert_eq!(line.detail.as_deref(), Some(SILENCE));
+    answer(&world, &psk(), &nonce, id("slow"));
+    assert_eq!(enrolled(&world).await, "slow");
+    assert!(world.after(Duration::from_secs(600)).await.is_empty(), "asks no more");
+    world.stop(service).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_lost_with_its_connection_is_made_again_with_the_next() {
+    let world = Harness::new();
+    world.mqtt.set_connected(true);
+    let service = world.start::<Registration>(config());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let lost = world.mqtt.lose_published();
+    assert_eq!(lost.len(), 1);
+    assert!(world.after(Duration::from_millis(1)).await.is_empty(), "there is no connection");
+    world.mqtt.set_connected(true);
+    let (_, nonce) = request(&world).await;
+    answer(&world, &psk(), &nonce, id("d1"));
+    assert_eq!(enrolled(&world).await, "d1");
+    world.stop(service).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn anybody_can_say_no_to_a_plain_request() {
+    let world = Harness::with_layout(Layout::IotCloud);
+    world.mqtt.set_connected(true);
+    let service = world.start::<Registration>(Config { proof: Proof::Plain, ..config() });
+    for reply in [r#"{"error": "no"}"#, r#"{"error": "clock", "server_time": "2031-01-02T03:04:05Z"}"#] {
+        assert!(world.mqtt.deliver("iot-registration/response/c1", reply.as_bytes()));
+    }
+    assert_eq!(world.after(Duration::from_secs(29)).await.len(), 1, "once per timeout all the same");
+    assert_eq!(world.after(Duration::from_secs(2)).await.len(), 1);
+    let line = world.shared.board.all()["registration"].clone();
+    assert_eq!(line.detail.as_deref(), Some("refused by the backend: clock"));
+    world.stop(service).await;
+}
