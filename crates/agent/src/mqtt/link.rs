@@ -427,10 +427,10 @@ impl<'a> Link<'a> {
         (self.session.is_idle() || Instant::now() >= patience).then_some(End::Stopped)
     }
 
-    /// DISCONNECT, so that the broker drops the will. Stopped before the birth, there is no goodbye: then the will
-    /// has to say that we are gone, lest an "online" of an earlier connection stays.
+    /// DISCONNECT, so that the broker drops the will: but where no goodbye could be said, the will has to say that
+    /// we are gone, lest an "online" of an earlier connection stays.
     async fn finish(mut self, end: End) -> Result<End, Lost> {
-        if self.born || matches!(end, End::Again) {
+        if self.phase == Phase::Leaving || matches!(end, End::Again) {
             self.out.extend(Wire::DISCONNECT);
         }
         let bye = async {
