@@ -253,3 +253,27 @@ async fn exactly_once_is_kept_over_a_reset() {
         device.stop().await;
     }
 }
+
+/// QoS 2 from the broker while the line is reset all the time: everything arrives, whatever got lost in between,
+/// a PUBREC too.
+#[tokio::test]
+async fn exactly_once_from_the_broker_survives_chaos() {
+    let broker = Mosquitto::builder().line("max_queued_messages 0").start().await.unwrap();
+    let proxy = Proxy::start(broker.addr()).await.unwrap();
+    let (mqtt, driver) = mqtt::new(settings(proxy.port(), Version::V5), ());
+    let mut inbox = mqtt.claim("test", "twice", Qos::ExactlyOnce, 8);
+    let device = Device { mqtt, driver: tokio::spawn(driver.run()) };
+    device.connected().await;
+    let chaos = proxy.chaos(testkit::seed(), Duration::from_millis(5), Duration::from_millis(30));
+    let lines: Vec<String> = (0..400).map(|n| n.to_string()).collect();
+    testkit::client::publish_lines(&broker, "twice", &lines, 2).await.unwrap();
+    let mut missing: std::collections::BTreeSet<_> = lines.into_iter().collect();
+    while !missing.is_empty() {
+        let received = inbound(&mut inbox).await;
+        missing.remove(std::str::from_utf8(&received.payload).unwrap());
+        received.ack();
+    }
+    assert!(chaos.resets() > 5, "only {} resets", chaos.resets());
+    drop(chaos);
+    device.stop().await;
+}

@@ -597,6 +597,7 @@ impl<'a> Link<'a> {
         if let Some(Receipt { id, qos: Qos::ExactlyOnce, .. }) = receipt
             && self.session.is_repeated(id)
         {
+            message.leave();
             self.out.extend(Wire::pubrec(id));
             return;
         }

@@ -8,10 +8,12 @@
 mod codec;
 mod driver;
 mod frame;
+mod inbox;
 mod link;
 mod outbox;
 mod router;
 mod session;
+mod settings;
 pub mod transport;
 
 use std::{
@@ -23,14 +25,17 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, oneshot, watch},
     time::Instant,
 };
 
 pub use crate::config::{Delivery, Qos, Version};
 pub use driver::Driver;
+use inbox::{Ack, Receipt};
+pub use inbox::{Inbound, Inbox};
 use outbox::{Outbox, Queued};
 use router::Router;
+pub use settings::{Backoff, Credentials, Settings};
 
 /// A message on its way up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,71 +86,6 @@ pub enum Connection {
     },
     /// The driver has stopped.
     Stopped,
-}
-
-/// Where to connect, as whom, and how patiently.
-#[derive(Debug)]
-pub struct Settings {
-    /// How the broker is reached.
-    pub dial: transport::Dial,
-    /// Protocol version to speak.
-    pub version: Version,
-    /// MQTT client identifier.
-    pub client_id: String,
-    /// User name and password, where the broker wants them.
-    pub credentials: Credentials,
-    /// Longest silence on the connection.
-    pub keep_alive: Duration,
-    /// How long the broker keeps our session while we are away; zero asks for a clean one each time.
-    pub session_expiry: Duration,
-    /// Largest packet we take, in bytes.
-    pub max_packet_size: u32,
-    /// Wait between tries.
-    pub reconnect: Backoff,
-    /// Most bytes that wait in memory.
-    pub queue: usize,
-}
-
-/// What CONNECT carries to say who we are.
-#[derive(Default)]
-pub struct Credentials {
-    /// User name.
-    pub username: Option<String>,
-    /// Password; wiped when dropped.
-    pub password: Option<zeroize::Zeroizing<Vec<u8>>>,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
-/// Full-jitter exponential back-off.
-#[derive(Debug, Clone, Copy)]
-pub struct Backoff {
-    /// Shortest wait.
-    pub min: Duration,
-    /// Longest wait.
-    pub max: Duration,
-    /// A connection that held this long resets it.
-    pub reset_after: Duration,
-}
-
-impl Backoff {
-    /// The wait before try `n` (0 is the first after a success): uniform between `min` and `min * 2^n`, at
-    /// most `max`.
-    pub fn delay(&self, n: u32) -> Duration {
-        let ceiling = self.min.saturating_mul(2u32.saturating_pow(n.saturating_add(1))).min(self.max);
-        let spread = ceiling.saturating_sub(self.min);
-        (self.min + spread.mul_f64(random_unit())).min(self.max.max(self.min))
-    }
-}
-
-/// Uniform in [0, 1). Jitter needs no secret randomness, but a fleet must not share a seed.
-fn random_unit() -> f64 {
-    let random = getrandom::u32().unwrap_or_else(|_| std::process::id().wrapping_mul(2_654_435_761));
-    f64::from(random) / (f64::from(u32::MAX) + 1.0)
 }
 
 /// What the driver says of us by itself: the birth after each CONNACK and the will in each CONNECT.
@@ -338,89 +278,6 @@ impl Future for Pending {
     }
 }
 
-/// Messages of one claim, in the order of the broker.
-#[derive(Debug)]
-pub struct Inbox {
-    inbox: mpsc::Receiver<Inbound>,
-}
-
-impl Inbox {
-    /// The next message; none when the driver is gone. Cancel-safe.
-    pub async fn recv(&mut self) -> Option<Inbound> {
-        self.inbox.recv().await
-    }
-}
-
-/// A message from the broker. Dropped without [`Inbound::ack`] it stays unacknowledged: the connection is made
-/// anew once all others are acknowledged, so that it comes again.
-#[derive(Debug)]
-pub struct Inbound {
-    /// Topic it was published to.
-    pub topic: String,
-    /// Payload as it came.
-    pub payload: Vec<u8>,
-    /// Quality of service it came with.
-    pub qos: Qos,
-    /// Sent because it was retained, not because it is new.
-    pub retain: bool,
-    /// The broker has sent it before.
-    pub dup: bool,
-    ack: Option<Ack>,
-}
-
-impl Inbound {
-    /// Responsibility is taken: the broker may forget it.
-    pub fn ack(mut self) {
-        self.settle(true);
-    }
-
-    /// Never handed over: the link knows by itself.
-    fn leave(mut self) {
-        self.ack = None;
-    }
-
-    fn settle(&mut self, taken: bool) {
-        let Some(ack) = self.ack.take() else { return };
-        ack.shared.state().acks.push(Receipt { taken, ..ack.receipt });
-        ack.shared.wake.notify_one();
-    }
-
-    /// A message without a broker, as tests of a service need it.
-    #[cfg(test)]
-    pub(crate) fn detached(topic: &str, payload: &[u8]) -> Self {
-        Self {
-            topic: topic.to_owned(),
-            payload: payload.to_vec(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            dup: false,
-            ack: None,
-        }
-    }
-}
-
-impl Drop for Inbound {
-    fn drop(&mut self) {
-        self.settle(false);
-    }
-}
-
-#[derive(Debug)]
-struct Ack {
-    shared: Arc<Shared>,
-    receipt: Receipt,
-}
-
-/// Names a message that came in: packet identifiers mean something on their own connection only.
-#[derive(Debug, Clone, Copy)]
-struct Receipt {
-    connection: u64,
-    id: u16,
-    qos: Qos,
-    /// Somebody has taken responsibility.
-    taken: bool,
-}
-
 /// What the handles and the driver share.
 #[derive(Debug)]
 struct Shared {
@@ -475,26 +332,5 @@ impl Shared {
     /// No code panics while it holds the lock, and a poisoned queue is still a queue.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backoff_is_jittered_between_min_and_a_growing_ceiling() {
-        let backoff = Backoff {
-            min: Duration::from_secs(1),
-            max: Duration::from_secs(300),
-            reset_after: Duration::ZERO,
-        };
-        for n in [0, 1, 5, 8, 40] {
-            let ceiling = Duration::from_secs(1 << (n + 1).min(20)).min(backoff.max);
-            let delays: Vec<_> = (0..200).map(|_| backoff.delay(n)).collect();
-            assert!(delays.iter().all(|delay| (backoff.min..=ceiling).contains(delay)), "{n}");
-            let spread = delays.iter().max().unwrap().saturating_sub(*delays.iter().min().unwrap());
-            assert!(spread > (ceiling - backoff.min) / 2, "{n}: no jitter");
-        }
     }
 }
