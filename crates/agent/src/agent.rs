@@ -232,7 +232,9 @@ impl Agent {
         let driver = tokio::spawn(driver.run());
         tokio::spawn(keep(Arc::clone(&shared)));
         let notifier = Notifier::from_env();
-        let watchdog = Watchdog::start(notifier.clone(), || None).context("start the watchdog")?;
+        let watched = Arc::clone(&shared);
+        let stuck = move || watched.board.neglected().map(str::to_owned);
+        let watchdog = Watchdog::start(notifier.clone(), stuck).context("start the watchdog")?;
         Ok(Self {
             sources,
             config,

@@ -9,6 +9,9 @@ use std::{
 use protocol::status::ServiceState;
 use tokio::{sync::Notify, time::Instant};
 
+/// After which a broken promise should long have been seen to.
+const NEGLECT: Duration = Duration::from_secs(10);
+
 /// One service's line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
@@ -87,8 +90,9 @@ impl Board {
     /// The next sign of progress is due `within`, or no longer at all.
     pub(crate) fn promise(&self, name: &'static str, within: Option<Duration>) {
         if let Some(line) = self.lines().get_mut(name) {
-            let sooner = line.due.is_none() && within.is_some();
-            line.due = within.map(|within| Instant::now() + within);
+            let due = within.map(|within| Instant::now() + within);
+            let sooner = due.is_some_and(|due| line.due.is_none_or(|before| due < before));
+            line.due = due;
             // A later date needs no wake-up: whoever waits finds it when the earlier one comes.
             if sooner {
                 self.promised.notify_one();
@@ -116,6 +120,12 @@ impl Board {
         }
     }
 
+    /// A service that broke its promise a while ago, and nobody has seen to it: whoever should hangs as well.
+    pub(crate) fn neglected(&self) -> Option<&'static str> {
+        let long_ago = |line: &Line| line.due.is_some_and(|due| due + NEGLECT <= Instant::now());
+        self.lines().iter().find(|(_, line)| long_ago(line)).map(|(name, _)| *name)
+    }
+
     fn lines(&self) -> MutexGuard<'_, BTreeMap<&'static str, Line>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,6 +148,67 @@ mod tests {
         assert_eq!(began.elapsed(), Duration::from_secs(5));
         let again = tokio::time::timeout(Duration::from_secs(3600), board.overdue()).await;
         assert!(again.is_err(), "told once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_promise_that_is_seen_to_is_not_neglected() {
+        let board = Board::default();
+        board.set("a", ServiceState::Running, None);
+        board.promise("a", Some(Duration::from_secs(5)));
+        let pass = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        pass(14).await;
+        assert_eq!(board.neglected(), None);
+        pass(1).await;
+        assert_eq!(board.neglected(), Some("a"));
+        assert_eq!(board.overdue().await, "a");
+        assert_eq!(board.neglected(), None);
+    }
+
+    /// A promise of one that is off, or waits to be started again, binds nobody.
+    #[tokio::test(start_paused = true)]
+    async fn a_promise_ends_with_its_service() {
+        let board = Board::default();
+        for state in [ServiceState::Off, ServiceState::Restarting] {
+            board.set("a", ServiceState::Running, None);
+            board.promise("a", Some(Duration::from_secs(5)));
+            board.set("a", state, None);
+            assert!(tokio::time::timeout(Duration::from_secs(3600), board.overdue()).await.is_err());
+            assert_eq!(board.neglected(), None);
+        }
+    }
+
+    /// One made while somebody already waits for a later one.
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_promise_of_another_is_noticed() {
+        let board = std::sync::Arc::new(Board::default());
+        for name in ["a", "b"] {
+            board.set(name, ServiceState::Running, None);
+        }
+        board.promise("a", Some(Duration::from_secs(60)));
+        let waiting = tokio::spawn({
+            let board = std::sync::Arc::clone(&board);
+            async move { (board.overdue().await, Instant::now()) }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let made = Instant::now();
+        board.promise("b", Some(Duration::from_secs(3)));
+        let (name, at) = waiting.await.unwrap();
+        assert_eq!((name, at - made), ("b", Duration::from_secs(3)));
+    }
+
+    /// A service that paused for long and then has something to do.
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_promise_of_the_same_is_noticed() {
+        let board = Board::default();
+        board.set("a", ServiceState::Running, None);
+        board.promise("a", Some(Duration::from_secs(300)));
+        let began = Instant::now();
+        let sooner = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            board.promise("a", Some(Duration::from_secs(3)));
+        };
+        assert_eq!(tokio::join!(board.overdue(), sooner).0, "a");
+        assert_eq!(began.elapsed(), Duration::from_secs(4));
     }
 
     #[test]

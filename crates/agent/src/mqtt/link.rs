@@ -427,9 +427,12 @@ impl<'a> Link<'a> {
         (self.session.is_idle() || Instant::now() >= patience).then_some(End::Stopped)
     }
 
-    /// DISCONNECT, so that the broker drops the will.
+    /// DISCONNECT, so that the broker drops the will: but where no goodbye could be said, the will has to say that
+    /// we are gone, lest an "online" of an earlier connection stays.
     async fn finish(mut self, end: End) -> Result<End, Lost> {
-        self.out.extend(Wire::DISCONNECT);
+        if self.phase == Phase::Leaving || matches!(end, End::Again) {
+            self.out.extend(Wire::DISCONNECT);
+        }
         let bye = async {
             self.writer.write_all(&self.out[self.written..]).await?;
             self.writer.flush().await?;

@@ -17,6 +17,12 @@ use tokio::time::Instant;
 
 use super::support::{Home, SOON, ended, proof, stop, wait_status};
 
+/// MQTT packet types.
+const CONNECT: u8 = 1;
+const PUBLISH: u8 = 3;
+const SUBSCRIBE: u8 = 8;
+const DISCONNECT: u8 = 14;
+
 fn home(port: u16) -> Home {
     Home::new(&format!("mqtt://localhost:{port}"))
 }
@@ -68,7 +74,24 @@ async fn stalled(stage: Stage, tls: bool) -> Duration {
         Stage::NoPuback | Stage::Deaf => drop(agent.find_line("connected", SOON).await.unwrap()),
         _ => state(&home, "connecting").await,
     }
-    stop(&mut agent, &format!("stalled: {stage:?}")).await
+    let took = stop(&mut agent, &format!("stalled: {stage:?}")).await;
+    match stage {
+        // It was never online on this connection, but may have been on one before.
+        Stage::NoSuback => {
+            let packets = staller.next_visit(SOON).await.unwrap().packets;
+            assert_eq!(packets, [CONNECT, SUBSCRIBE, PUBLISH, DISCONNECT]);
+        }
+        Stage::NoPuback => {
+            let packets = staller.next_visit(SOON).await.unwrap().packets;
+            assert_eq!(packets.last(), Some(&DISCONNECT), "{packets:?}");
+            assert!(
+                packets.iter().filter(|kind| **kind == PUBLISH).count() >= 2,
+                "birth, goodbye: {packets:?}"
+            );
+        }
+        _ => {}
+    }
+    took
 }
 
 async fn backing_off() -> Duration {
