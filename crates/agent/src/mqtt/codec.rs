@@ -2,6 +2,8 @@
 //! (`mqtt-protocol-core`), of which it uses the packet codec alone. Session state is ours: see `session.rs`.
 //!
 //! It must never panic on what a broker sends; whatever is malformed is an error and ends the connection.
+//!
+//! Long because it is the only one: both directions of two protocol versions.
 
 use mqtt_protocol_core::mqtt::packet::{
     self, MaximumPacketSize, Properties, Property, ReceiveMaximum, RetainHandling, SessionExpiryInterval,
