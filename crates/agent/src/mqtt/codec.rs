@@ -3,7 +3,7 @@
 //!
 //! It must never panic on what a broker sends; whatever is malformed is an error and ends the connection.
 //!
-//! Long because it is the only one: both directions of two protocol versions.
+//! Long because it is the only one, for both directions of two protocol versions.
 
 use mqtt_protocol_core::mqtt::packet::{
     self, MaximumPacketSize, Properties, Property, ReceiveMaximum, RetainHandling, SessionExpiryInterval,

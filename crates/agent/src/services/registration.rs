@@ -191,7 +191,8 @@ impl Registration {
     /// The key that is wrong, and why.
     pub(crate) fn check_secret(&self) -> Result<(), (&'static str, anyhow::Error)> {
         let key = if self.config.device_secret.is_some() { "device_secret" } else { "device_secret_file" };
-        let checked = self.secret().and_then(|secret| request::check(self.config.proof, &secret));
+        let checked =
+            request::secret(&self.config).and_then(|secret| request::check(self.config.proof, &secret));
         checked.map_err(|error| (key, error))
     }
 
@@ -252,7 +253,7 @@ impl Registration {
     }
 
     async fn ask(&mut self, server_time: Option<Timestamp>) -> anyhow::Result<Answer> {
-        let secret = self.secret()?;
+        let secret = request::secret(&self.config)?;
         let (asked, payload) = Asked::make(self.config.proof, &secret, &self.ctx, server_time)?;
         self.asked = Some(asked);
         let deadline = Instant::now() + self.config.response_timeout.get();
@@ -272,17 +273,6 @@ impl Registration {
                     Some(answer) => return Ok(answer),
                     None => return Ok(refused.map_or(Answer::Silence, Answer::Refused)),
                 },
-            }
-        }
-    }
-
-    /// Read anew for each request: it may have been mended meanwhile.
-    fn secret(&self) -> anyhow::Result<Secret> {
-        match (&self.config.device_secret, &self.config.device_secret_file) {
-            (Some(secret), _) => Ok(secret.clone()),
-            (None, Some(file)) => Ok(file.read()?),
-            (None, None) => {
-                anyhow::bail!("no device secret: name a file in services.registration.device_secret_file")
             }
         }
     }

@@ -7,7 +7,7 @@ use protocol::{
     registration::{Nonce, PlainRequest, Reply, ReplyError, Request, open_plain_reply, open_reply},
 };
 
-use super::Proof;
+use super::{Config, Proof};
 use crate::{config::Secret, service::Context};
 
 /// A request, as far as its reply has to fit it.
@@ -37,6 +37,17 @@ impl Asked {
         match self {
             Self::Signed { psk, nonce } => open_reply(psk, client_id, nonce, payload),
             Self::Plain => open_plain_reply(payload),
+        }
+    }
+}
+
+/// The device secret. Read anew for each request: it may have been mended meanwhile.
+pub(super) fn secret(config: &Config) -> anyhow::Result<Secret> {
+    match (&config.device_secret, &config.device_secret_file) {
+        (Some(secret), _) => Ok(secret.clone()),
+        (None, Some(file)) => Ok(file.read()?),
+        (None, None) => {
+            anyhow::bail!("no device secret: name a file in services.registration.device_secret_file")
         }
     }
 }
