@@ -14,7 +14,7 @@ use support::backend::{
     Backend, detail, enrolled, error, home, id, nonce, patient, shown, timestamp, wrong_clock,
 };
 use support::{Home, SOON, wait_status};
-use testkit::{Mosquitto, Process};
+use testkit::{Mosquitto, Process, process::libfaketime};
 
 /// Refusals are shown with their words, asked again, and end when the backend is willing.
 #[tokio::test]
@@ -341,12 +341,7 @@ fn start_on(home: &Home, machine: &str) -> Process {
 /// The daemon with its clock (but not its timers) at this time, in the notation of libfaketime.
 #[cfg(target_os = "linux")]
 fn start_at(home: &Home, clock: &str) -> Process {
-    let library = fs::read_dir("/usr/lib").unwrap().flatten().map(|folder| folder.path());
-    let library = library
-        .map(|folder| folder.join("faketime/libfaketimeMT.so.1"))
-        .find(|library| library.exists())
-        .expect("libfaketime is not installed; run: apt-get install faketime");
     let mut command = home.command(&["run"]);
-    command.env("LD_PRELOAD", library).env("FAKETIME", clock).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    command.env("LD_PRELOAD", libfaketime()).env("FAKETIME", clock).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     Process::run(command.into()).unwrap()
 }

@@ -11,6 +11,7 @@ use support::{PATIENCE, Place, agent, write};
 use tempfile::TempDir;
 use testkit::Process;
 use testkit::ports::free_port;
+use testkit::process::libfaketime;
 use tokio::process::Command;
 
 /// An agent's folder; it survives the agent.
@@ -46,9 +47,10 @@ impl Agent {
 
     /// With a clock that is wrong from the start.
     fn run_at(&self, date: &str) -> Process {
-        let mut command = Command::new("faketime");
-        command.args(["-f", &format!("@{date}")]).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        command.arg(&self.program).args(["run", "--config"]).arg(self.config());
+        let mut command = Command::new(&self.program);
+        command.args(["run", "--config"]).arg(self.config());
+        command.env("LD_PRELOAD", libfaketime()).env("FAKETIME", format!("@{date}"));
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         Process::run(command).unwrap()
     }
 }

@@ -1,6 +1,8 @@
 //! A program under test: its output line by line, its signals, its end.
 
 use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -11,6 +13,17 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::feed::Feed;
+
+/// What to preload for `FAKETIME` to be obeyed. Not by way of `faketime`: it stays between us and the program, which
+/// then outlives it when it is killed.
+///
+/// # Panics
+/// When libfaketime is not installed.
+pub fn libfaketime() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut found = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    found.find(|path| path.exists()).expect("libfaketime is not installed; run: apt-get install faketime")
+}
 
 /// A child process with captured output; SIGKILLed when dropped.
 #[derive(Debug)]

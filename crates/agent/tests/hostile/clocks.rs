@@ -1,8 +1,12 @@
 //! E1: a clock that starts in 1970, and jumps.
 
-use std::{fs, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{ops::RangeInclusive, time::Duration};
 
-use testkit::{client::Watcher, mosquitto::Mosquitto, process::Process};
+use testkit::{
+    client::Watcher,
+    mosquitto::Mosquitto,
+    process::{Process, libfaketime},
+};
 
 use super::support::{Home, SOON, proof, stop, wait_status};
 
@@ -19,12 +23,6 @@ const CLOCKS: [(&str, RangeInclusive<u32>); 7] = [
     ("+0", 2026..=2099),
 ];
 
-fn library() -> PathBuf {
-    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
-    let mut found = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
-    found.find(|path| path.exists()).expect("libfaketime is not installed; run: apt-get install faketime")
-}
-
 #[tokio::test]
 async fn prove_e1_a_jumping_clock_changes_no_rhythm() {
     let broker = Mosquitto::plain().await.unwrap();
@@ -35,7 +33,7 @@ async fn prove_e1_a_jumping_clock_changes_no_rhythm() {
     let clock = home.file("clock", CLOCKS[0].0, 0o600);
     let mut command = home.command(&["run"]);
     command
-        .env("LD_PRELOAD", library())
+        .env("LD_PRELOAD", libfaketime())
         .env("FAKETIME_TIMESTAMP_FILE", &clock)
         .env("FAKETIME_NO_CACHE", "1")
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
