@@ -206,7 +206,8 @@ async fn keep(entry: Entry, section: Section, ctx: Context, task: watch::Sender<
     while !ctx.shutdown.is_cancelled() {
         let began = Instant::now();
         ctx.healthy();
-        let Some(error) = run(entry, &section, ctx.clone(), &task).instrument(span.clone()).await else {
+        let Some(error) = run(entry, section.clone(), ctx.clone(), &task).instrument(span.clone()).await
+        else {
             break;
         };
         if ctx.shutdown.is_cancelled() {
@@ -238,18 +239,18 @@ async fn keep(entry: Entry, section: Section, ctx: Context, task: watch::Sender<
 /// One life of a service; none when it has ended as asked.
 async fn run(
     entry: Entry,
-    section: &Section,
+    section: Section,
     ctx: Context,
     task: &watch::Sender<Option<AbortHandle>>,
 ) -> Option<anyhow::Error> {
     let (shutdown, mqtt) = (ctx.shutdown.clone(), ctx.mqtt.clone());
-    let service = match (entry.load)(section, ctx) {
-        Ok(service) => service,
-        Err(error) => return Some(error),
+    let life = async move {
+        let service = (entry.load)(&section, ctx)?;
+        // What an earlier life had claimed and this one has not: its section may have changed.
+        mqtt.release(entry.name);
+        service.await
     };
-    // What an earlier life had claimed and this one has not: its section may have changed.
-    mqtt.release(entry.name);
-    let handle = tokio::spawn(service.in_current_span());
+    let handle = tokio::spawn(life.in_current_span());
     task.send_replace(Some(handle.abort_handle()));
     match handle.await {
         Ok(Ok(())) if shutdown.is_cancelled() => None,

@@ -22,6 +22,8 @@ enum Way {
     Steady,
     Fails,
     Panics,
+    /// Cannot even be made; what checks the configuration beforehand does not see it.
+    PanicsAtOnce,
     /// Ends although nobody asked.
     Returns,
     /// Promises a sign of progress and never gives it.
@@ -52,6 +54,8 @@ impl<const N: usize> Service for Unruly<N> {
     type Config = Config;
 
     fn new(config: Config, ctx: Context) -> anyhow::Result<Self> {
+        // A runtime's task: checking has none.
+        assert!(config.way != Way::PanicsAtOnce || tokio::task::try_id().is_none(), "at the outset");
         let inbox = config.topic.as_deref().map(|topic| ctx.claim(topic, Qos::AtLeastOnce, 1));
         Ok(Self { config, ctx, _inbox: inbox })
     }
@@ -61,7 +65,7 @@ impl<const N: usize> Service for Unruly<N> {
             Way::Steady => self.ctx.shutdown.cancelled().await,
             Way::Fails => anyhow::bail!("no luck"),
             Way::Panics => panic!("at the disco"),
-            Way::Returns => {}
+            Way::Returns | Way::PanicsAtOnce => {}
             Way::Hangs => {
                 self.ctx.progress(Duration::from_secs(5));
                 std::future::pending().await
@@ -101,9 +105,12 @@ async fn pass(supervisor: &Supervisor, time: Duration) {
 
 #[tokio::test(start_paused = true)]
 async fn whatever_one_does_it_is_started_anew_and_the_other_goes_on() {
-    for (way, reason) in
-        [("fails", "no luck"), ("panics", "panicked: at the disco"), ("returns", "ended by itself")]
-    {
+    for (way, reason) in [
+        ("fails", "no luck"),
+        ("panics", "panicked: at the disco"),
+        ("panics_at_once", "panicked: at the outset"),
+        ("returns", "ended by itself"),
+    ] {
         let world = Harness::new();
         let mut supervisor = start(&world, &format!("{{first: {{way: {way}}}}}"));
         pass(&supervisor, Duration::from_millis(1)).await;
