@@ -14,6 +14,7 @@ use tokio::{
     time::timeout,
 };
 use tracing::{error, info, warn};
+use zeroize::Zeroizing;
 
 use crate::{
     clock::{self, Clock},
@@ -30,11 +31,9 @@ use crate::{
     services::{REGISTRY, schemas},
     status,
     store::Store,
-    supervisor,
-    supervisor::Supervisor,
+    supervisor::{self, Supervisor},
     systemd::{Notifier, Watchdog},
 };
-use zeroize::Zeroizing;
 
 /// How long services have to end on SIGTERM.
 const DRAIN_SERVICES: Duration = Duration::from_secs(2);
@@ -114,8 +113,8 @@ pub fn prepare<P: mqtt::Presence>(
     let clock = clock(&store);
     let identity = Identity::load(&store, &config.identity.device_file, &config.mqtt.client_id, machine_id())
         .context("find out who this device is")?;
-    let shared = shared(config, identity, clock.clone(), store);
-    let settings = settings(config, &shared, clock)?;
+    let shared = shared(config, identity, clock, store);
+    let settings = settings(config, &shared)?;
     let (mqtt, driver) = mqtt::new(settings, presence(Arc::clone(&shared)));
     if let Some(device) = &*shared.identity.device().borrow() {
         mqtt.bind(device.device_id.as_str());
@@ -134,27 +133,23 @@ fn clock(store: &Store) -> Clock {
 
 fn shared(config: &Config, identity: Identity, clock: Clock, state: Store) -> Arc<Shared> {
     let topics = Topics { layout: config.mqtt.layout, prefix: config.mqtt.prefix.clone() };
-    let backoff = backoff(config);
+    let config::Reconnect { min, max, reset_after } = config.mqtt.reconnect;
+    let backoff = Backoff { min: min.get(), max: max.get(), reset_after: reset_after.get() };
     Arc::new(Shared { identity, clock, topics, board: Default::default(), backoff, state })
 }
 
-fn backoff(config: &Config) -> Backoff {
-    let reconnect = &config.mqtt.reconnect;
-    Backoff { min: reconnect.min.get(), max: reconnect.max.get(), reset_after: reconnect.reset_after.get() }
-}
-
-fn settings(config: &Config, shared: &Shared, clock: Clock) -> anyhow::Result<mqtt::Settings> {
+fn settings(config: &Config, shared: &Shared) -> anyhow::Result<mqtt::Settings> {
     let settings = &config.mqtt;
     let cap = config.outbox.max_size.get().min(QUEUE);
     Ok(mqtt::Settings {
-        dial: Dial::new(endpoint(settings)?, clock),
+        dial: Dial::new(endpoint(settings)?, shared.clock.clone()),
         version: settings.version,
         client_id: shared.identity.client_id().as_str().to_owned(),
         credentials: Credentials { username: settings.username.clone(), password: password(settings)? },
         keep_alive: settings.keep_alive.get(),
         session_expiry: settings.session_expiry.get(),
         max_packet_size: u32::try_from(settings.max_packet_size.get()).unwrap_or(u32::MAX),
-        reconnect: backoff(config),
+        reconnect: shared.backoff,
         queue: usize::try_from(cap).unwrap_or(usize::MAX),
     })
 }
@@ -252,18 +247,16 @@ impl Agent {
     /// Until it is told to stop, which also cuts a reload short, or cannot go on.
     async fn live(&mut self, Signals { stop, reload }: &mut Signals) -> anyhow::Result<()> {
         loop {
-            let wanted = tokio::select! {
+            tokio::select! {
                 () = stop.asked() => return Ok(()),
-                _ = reload.recv() => true,
-                () = self.supervisor.watch() => false,
+                _ = reload.recv() => {}
+                () = self.supervisor.watch() => continue,
                 // It ends when it is told to, or by a panic. An agent without it would be deaf and dumb for ever.
                 _ = &mut self.driver => anyhow::bail!("the MQTT driver has died"),
-            };
-            if wanted {
-                tokio::select! {
-                    () = stop.asked() => return Ok(()),
-                    () = self.reload() => {}
-                }
+            }
+            tokio::select! {
+                () = stop.asked() => return Ok(()),
+                () = self.reload() => {}
             }
         }
     }
@@ -315,10 +308,10 @@ impl Agent {
 /// # Errors
 /// The first setting that cannot work.
 pub fn check(config: &Config) -> anyhow::Result<()> {
-    Dial::new(endpoint(&config.mqtt)?, Clock::new(clock::built(), None)).check()?;
+    let clock = Clock::new(clock::built(), None);
+    Dial::new(endpoint(&config.mqtt)?, clock.clone()).check()?;
     password(&config.mqtt)?;
     let identity = Identity::unknown(&config.mqtt.client_id)?;
-    let clock = Clock::new(clock::built(), None);
     supervisor::check(REGISTRY, &shared(config, identity, clock, Store::nowhere()), &config.services)
 }
 
