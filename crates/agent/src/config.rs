@@ -23,6 +23,7 @@ mod url;
 mod values;
 mod yaml;
 
+pub(crate) use files::open;
 pub use files::{FilePath, InputFile, Secret, SecretError, SecretFile};
 pub use finding::{Error, Finding, Notice};
 pub use mqtt::{Mqtt, Reconnect};

@@ -454,6 +454,10 @@ fn a_file_that_cannot_be_read_is_named() {
     let missing = Sources { file: folder.path("none.yaml"), ..Sources::default() };
     let error = folder.load(&missing).unwrap_err();
     assert_eq!(error, "none.yaml: cannot be read: No such file or directory (os error 2)");
+    // Which would keep a running agent waiting for whoever writes to it.
+    assert!(std::process::Command::new("mkfifo").arg(folder.path("none.yaml")).status().unwrap().success());
+    let error = folder.load(&missing).unwrap_err();
+    assert_eq!(error, "none.yaml: cannot be read: it is not a regular file");
     folder.write("config.yaml", vec![b'#'; 1024 * 1024 + 1], 0o600);
     let error = folder.load(&folder.sources()).unwrap_err();
     assert_eq!(error, "config.yaml: cannot be read: it is larger than 1 MiB");

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -80,6 +80,13 @@ fn resolve(text: &str, at: &At, note: &impl Fn(String)) -> PathBuf {
     }
     note(format!("{} is not there; using {}", there.display(), here.display()));
     here
+}
+
+/// Opens a file for reading. Nothing else: a pipe would keep the agent waiting until somebody writes to it.
+pub(crate) fn open(path: &Path) -> io::Result<(fs::File, fs::Metadata)> {
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let found = file.metadata()?;
+    if found.is_file() { Ok((file, found)) } else { Err(io::Error::other("it is not a regular file")) }
 }
 
 /// Whether group or others can read it.
@@ -247,8 +254,7 @@ impl SecretFile {
     /// Reads the secret, less trailing white space. Permissions are judged again, on the open file.
     pub fn read(&self) -> Result<Secret, SecretError> {
         let failed = |source| SecretError::Read { path: self.0.clone(), source };
-        let file = fs::File::open(&self.0).map_err(failed)?;
-        let found = file.metadata().map_err(failed)?;
+        let (file, found) = open(&self.0).map_err(failed)?;
         if exposed(&found) {
             return Err(SecretError::Exposed(exposure(&self.0, &found)));
         }
@@ -292,6 +298,11 @@ mod tests {
         let file = SecretFile::from(path.clone());
         let missing = file.read().unwrap_err();
         assert!(matches!(missing, SecretError::Read { .. }), "{missing}");
+        assert!(
+            std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&path).status().unwrap().success()
+        );
+        let pipe = file.read().unwrap_err();
+        assert!(matches!(pipe, SecretError::Read { .. }), "a pipe must not make the agent wait: {pipe}");
         for (content, mode, outcome) in [
             (&b"s3cret \r\n"[..], 0o600, Ok(&b"s3cret"[..])),
             (b"s3cret", 0o400, Ok(b"s3cret")),

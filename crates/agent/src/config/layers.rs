@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Sources;
-use super::files::exposed;
+use super::files::{exposed, open};
 use super::finding::Report;
 use super::node::{At, File, Layer, Map, Node, Value};
 use super::{old, yaml};
@@ -149,12 +149,11 @@ impl Stack<'_> {
 }
 
 fn read(path: &Path) -> io::Result<(Vec<u8>, bool)> {
-    let file = fs::File::open(path)?;
-    let exposed = exposed(&file.metadata()?);
+    let (file, found) = open(path)?;
     let mut text = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut text)?;
     if text.len() as u64 > MAX_FILE {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }
-    Ok((text, exposed))
+    Ok((text, exposed(&found)))
 }

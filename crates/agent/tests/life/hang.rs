@@ -3,13 +3,15 @@
 
 use std::{
     os::unix::{net::UnixDatagram, process::ExitStatusExt as _},
+    path::Path,
     process::Command,
     time::Duration,
 };
 
 use testkit::{
+    certs::Pki,
     client::Watcher,
-    mosquitto::Mosquitto,
+    mosquitto::{Mosquitto, Tls},
     process::{Process, Signal},
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -28,8 +30,9 @@ impl Systemd {
         Self { socket: tokio::net::UnixDatagram::from_std(socket).unwrap() }
     }
 
-    fn run(home: &Home, watchdog: Duration) -> Process {
+    fn run(home: &Home, watchdog: Duration, env: &[(&str, &Path)]) -> Process {
         let mut command = home.command(&["run"]);
+        command.envs(env.iter().copied());
         command.env("NOTIFY_SOCKET", home.path().join("notify"));
         command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         Process::run(command.into()).unwrap()
@@ -58,7 +61,7 @@ async fn systemd_is_told_of_every_turn() {
     // Nobody listens there: being ready does not depend on a broker.
     let home = Home::new("mqtt://127.0.0.1:1").device("d1");
     let systemd = Systemd::start(&home);
-    let mut agent = Systemd::run(&home, Duration::from_millis(400));
+    let mut agent = Systemd::run(&home, Duration::from_millis(400), &[]);
     assert_eq!(systemd.hears_news().await.0, "READY=1");
     for _ in 0..3 {
         assert_eq!(systemd.hears().await, "WATCHDOG=1");
@@ -79,19 +82,25 @@ async fn systemd_is_told_of_every_turn() {
     assert_eq!(systemd.hears_news().await.0, "STOPPING=1");
 }
 
-/// A configuration that is a pipe nobody writes to blocks the only thread there is.
+/// The system's authorities in a pipe nobody writes to block the only thread there is.
 #[tokio::test]
 async fn prove_l2_a_blocked_agent_is_ended() {
-    let home = Home::new("mqtt://127.0.0.1:1").device("d1");
+    let pki = Pki::new().unwrap();
+    let tls = Tls {
+        server: pki.server().unwrap(),
+        client_ca: pki.ca_file(),
+        require_client_certificate: false,
+        only_version: None,
+    };
+    let broker = Mosquitto::builder().tls(tls).start().await.unwrap();
+    let home = Home::new(&format!("mqtts://127.0.0.1:{}", broker.tls_port())).device("d1");
+    let authorities = home.path().join("authorities.pem");
+    assert!(Command::new("mkfifo").arg(&authorities).status().unwrap().success());
     let systemd = Systemd::start(&home);
     // As systemd's unit has it, or the watchdog's own time.
     let (watchdog, limit) = if tier() > 1 { (60, 30) } else { (2, 5) };
-    let mut agent = Systemd::run(&home, Duration::from_secs(watchdog));
+    let mut agent = Systemd::run(&home, Duration::from_secs(watchdog), &[("SSL_CERT_FILE", &authorities)]);
     assert_eq!(systemd.hears_news().await.0, "READY=1");
-    let config = home.path().join("config.yaml");
-    std::fs::remove_file(&config).unwrap();
-    assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
-    agent.signal(Signal::HUP).unwrap();
     let blocked = Instant::now();
     let ended = agent.wait_exit(Duration::from_secs(limit)).await.unwrap();
     assert_eq!(ended.signal(), Some(Signal::ABORT.as_raw()), "{ended}");

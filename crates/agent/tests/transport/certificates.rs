@@ -157,6 +157,9 @@ async fn each_useless_file_has_its_reason() -> anyhow::Result<()> {
         .await?;
     private(&locked)?;
 
+    let pipe = pki.path().join("pipe");
+    assert!(Command::new("mkfifo").args(["-m", "600", path(&pipe)]).status().await?.success());
+
     let ca = |file: &Path| TlsFiles { ca: Some(file.to_owned()), ..TlsFiles::default() };
     let key = |file: &Path| as_client(&pki, Identity { key: file.to_owned(), ..client.clone() });
     let cert = |file: &Path| as_client(&pki, Identity { cert: file.to_owned(), ..client.clone() });
@@ -165,12 +168,14 @@ async fn each_useless_file_has_its_reason() -> anyhow::Result<()> {
         (ca(&empty), "{}: holds no PEM certificate", &empty),
         (ca(&cut), "{}: is damaged: missing section end marker", &cut),
         (ca(&nonsense), "{}: holds something that is not a certificate", &nonsense),
+        (ca(&pipe), "cannot read {}: it is not a regular file", &pipe),
         (ca(&large), "{}: is larger than 1 MiB", &large),
         (cert(&missing), "cannot read {}: No such file", &missing),
         (cert(&empty), "{}: holds no PEM certificate", &empty),
         (cert(&nonsense), "{}: begins with something that is not a certificate", &nonsense),
         (key(&missing), "cannot read {}: No such file", &missing),
         (key(&empty), "{}: holds no PEM private key", &empty),
+        (key(&pipe), "cannot read {}: it is not a regular file", &pipe),
         (key(&odd), "{}: is not an RSA, ECDSA (P-256, P-384) or Ed25519 key", &odd),
         (key(&open), "{}: can be read by group or others; make it 0600", &open),
         (key(&locked), "{}: is encrypted", &locked),

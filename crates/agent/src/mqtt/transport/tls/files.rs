@@ -1,6 +1,6 @@
 //! The certificate and key files: read whole, checked, and told apart from their earlier selves.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use super::TlsFiles;
-use crate::mqtt::transport::Error;
+use crate::{config, mqtt::transport::Error};
 
 /// Larger than any bundle of authorities, smaller than the device's memory.
 const SIZE_LIMIT: u64 = 1 << 20;
@@ -39,7 +39,7 @@ fn stamp(path: &Path) -> Result<Stamp, Error> {
 
 /// The certificates of a PEM file, at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let text = read(path, &open(path)?)?;
+    let text = read(path, &open(path)?.0)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match found {
         Ok(found) if found.is_empty() => Err(bad(path, "holds no PEM certificate")),
@@ -50,9 +50,8 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 
 /// The first private key of a PEM file that nobody but its owner can read.
 pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    let file = open(path)?;
-    let mode = file.metadata().map_err(|source| unreadable(path, source))?.mode();
-    if mode & 0o077 != 0 {
+    let (file, found) = open(path)?;
+    if found.mode() & 0o077 != 0 {
         return Err(bad(path, "can be read by group or others; make it 0600"));
     }
     let text = read(path, &file)?;
@@ -66,8 +65,8 @@ pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     }
 }
 
-fn open(path: &Path) -> Result<File, Error> {
-    File::open(path).map_err(|source| unreadable(path, source))
+fn open(path: &Path) -> Result<(File, Metadata), Error> {
+    config::open(path).map_err(|source| unreadable(path, source))
 }
 
 fn read(path: &Path, file: &File) -> Result<Zeroizing<Vec<u8>>, Error> {
