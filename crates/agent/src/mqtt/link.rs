@@ -312,3 +312,6 @@ async fn push(writer: &mut WriteHalf<Stream>, bytes: &[u8]) -> io::Result<usize>
 fn unawaited(message: Message) -> Queued {
     Queued { message, done: tokio::sync::oneshot::channel().0 }
 }
+
+#[cfg(test)]
+mod tests;

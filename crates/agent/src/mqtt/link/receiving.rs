@@ -120,6 +120,10 @@ impl Link<'_> {
     }
 
     pub(super) fn granted(&mut self, id: u16, granted: &[bool]) -> Result<(), Lost> {
+        if self.phase == Phase::Leaving {
+            // It was awaited for too long.
+            return Ok(());
+        }
         let Phase::Subscribing { id: awaited, filters } = &self.phase else {
             return Err(Lost::OutOfTurn("SUBACK"));
         };
