@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use crate::store::{self, Store, chain};
+use crate::log::chain;
+use crate::store::{self, Store};
 
 mod machine;
 
@@ -311,7 +312,7 @@ fn settle(found: Option<Own>, machine: Option<&str>, file: &DeviceFile) -> Resul
 fn bind(client_id: &ClientId, machine: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, BINDING_KEY);
     let tag = hmac::sign(&key, format!("{client_id}\n{machine}").as_bytes());
-    tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    protocol::hex::encode(tag.as_ref())
 }
 
 fn client_id(configured: &str, made: &ClientId) -> Result<ClientId, IdError> {

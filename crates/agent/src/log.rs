@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::iter::successors;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -135,6 +136,12 @@ fn colours_wanted() -> bool {
 fn to_stderr(line: &str) {
     // In one write, so that lines of two processes do not mix. With nobody to read it there is nobody to tell.
     io::stderr().lock().write_all(line.as_bytes()).ok();
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// The layer that makes lines out of events.

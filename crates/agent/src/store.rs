@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::log::chain;
 use disk::{make_folder, move_aside, read_regular, remove_temps, replace};
 
 mod disk;
@@ -315,18 +316,6 @@ impl Store {
         // The guarded thing is the disk, which a panic of another writer leaves as a power cut would.
         self.shared.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        text.push_str(": ");
-        text.push_str(&e.to_string());
-        cause = e.source();
-    }
-    text
 }
 
 fn lock(dir: &Path) -> Result<File> {

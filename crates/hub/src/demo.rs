@@ -287,9 +287,8 @@ fn say(line: &str) {
 fn new_secret(folder: &Path) -> anyhow::Result<PathBuf> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|e| anyhow!("make a secret: {e}"))?;
-    let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let path = folder.join("fleet.psk");
-    write_private(&path, &format!("{digits}\n"))?;
+    write_private(&path, &format!("{}\n", protocol::hex::encode(&secret)))?;
     Ok(path)
 }
 

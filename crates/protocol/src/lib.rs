@@ -5,7 +5,7 @@
 
 pub mod canonical;
 pub mod heartbeat;
-mod hex;
+pub mod hex;
 pub mod id;
 pub mod proof;
 pub mod registration;

@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 
-use crate::store::chain;
+use super::chain;
 
 /// The longest value of a field, in bytes; the rest is cut off.
 pub const MAX_VALUE: usize = 4096;

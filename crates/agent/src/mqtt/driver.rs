@@ -12,8 +12,8 @@ use super::{
     codec::{Refusal, Wire},
     link::{End, Link, Lost},
     session::Session,
-    transport,
 };
+use crate::log::chain;
 
 /// From dialling to a stream on which CONNECT can be sent.
 const DIAL: Duration = Duration::from_secs(20);
@@ -193,18 +193,3 @@ async fn stopped(shared: &Shared) {
         shared.wake.notified().await;
     }
 }
-
-/// An error and what caused it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
-/// Why a try did not reach a stream, in the words of the transport.
-pub(super) type DialError = transport::Error;

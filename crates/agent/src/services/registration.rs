@@ -24,10 +24,10 @@ use tracing::{debug, info, warn};
 use crate::{
     config::{Interval, Qos, Secret, SecretFile, Topic},
     identity::EnrolError,
+    log::chain,
     mqtt::{Connection, Delivery, Inbox, Message, Outcome as Sent, Pending},
     register::Outcome,
     service::{Context, Invalid, Service},
-    store,
 };
 
 /// Replies taken and not yet looked at.
@@ -387,7 +387,7 @@ impl Registration {
             Ok(()) => self.ctx.healthy(),
             Err(error) => self.ctx.degraded(format!(
                 "enrolled, but after a restart it would have to ask again: {}",
-                store::chain(error)
+                chain(error)
             )),
         }
         kept.is_ok()

@@ -4,15 +4,15 @@ use std::io;
 
 use super::super::{
     codec::{CodecError, Nack, Refusal},
-    driver::DialError,
     frame::FrameError,
+    transport,
 };
 
 /// Why a connection was lost or never came to be.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::mqtt) enum Lost {
     #[error("cannot reach the broker")]
-    Dial(#[source] DialError),
+    Dial(#[source] transport::Error),
     #[error("no answer in time: {0}")]
     Timeout(&'static str),
     #[error("the broker refused the connection: {}", refusal(*.0))]
