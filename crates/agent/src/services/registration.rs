@@ -146,10 +146,6 @@ impl Service for Registration {
             () = shutdown.cancelled() => return Ok(()),
             enrolled = self.enrol() => enrolled?,
         }
-        // Before any other task runs that knows the id by now: what it says has to come after the birth.
-        if let Some(device) = &*self.ctx.identity().device().borrow() {
-            self.ctx.mqtt.bind(device.device_id.as_str());
-        }
         self.rest(shutdown).await;
         Ok(())
     }
