@@ -171,13 +171,14 @@ impl Work {
                     // Who asked may have gone.
                     query.send(self.hub.devices()).ok();
                 }
+                // Before the messages, which may never run out.
+                _ = save.tick() => tokio::task::block_in_place(|| self.hub.save()),
                 Some(message) = registration.recv() => self.handle(message),
                 Some(message) = flat_registration.recv() => self.handle(message),
                 // A birth before the heartbeats that follow it.
                 Some(message) = status.recv() => self.handle(message),
                 Some(message) = heartbeat.recv() => self.handle(message),
                 Some(message) = flat_heartbeat.recv() => self.handle(message),
-                _ = save.tick() => tokio::task::block_in_place(|| self.hub.save()),
             }
         }
         tokio::task::block_in_place(|| self.hub.save());
