@@ -20,7 +20,7 @@ impl Inbox {
 }
 
 /// A message from the broker. Dropped without [`Inbound::ack`] it stays unacknowledged: the connection is made
-/// anew once all others are acknowledged, so that it comes again.
+/// anew once all others are acknowledged, so that it comes again. Where the broker keeps no session it is lost.
 #[derive(Debug)]
 pub struct Inbound {
     /// Topic it was published to.

@@ -79,7 +79,7 @@ pub(super) struct Link<'a> {
     outstanding: usize,
     /// Something stayed unacknowledged: connect anew, so that it comes again.
     redeliver: bool,
-    /// Without a session nothing comes again.
+    /// Without a session nothing comes again: what is lost is acknowledged, not to block the broker's window.
     keeps_session: bool,
 }
 
@@ -199,16 +199,16 @@ impl<'a> Link<'a> {
         self.shared.state().stop.as_ref().is_some_and(|stop| Instant::now() >= stop.by)
     }
 
-    /// Acknowledges what has been taken responsibility for.
+    /// Acknowledges what has been taken responsibility for, and what the broker could not send again.
     fn answer(&mut self) {
         let receipts = std::mem::take(&mut self.shared.state().acks);
         let number = self.number;
         for receipt in receipts.into_iter().filter(|receipt| receipt.connection == number) {
             self.outstanding -= 1;
-            if receipt.taken {
+            if receipt.taken || !self.keeps_session {
                 self.acknowledge(receipt.id, receipt.qos);
             } else {
-                self.redeliver = self.keeps_session;
+                self.redeliver = true;
             }
         }
     }

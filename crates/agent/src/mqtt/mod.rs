@@ -112,7 +112,7 @@ impl Presence for () {
 pub struct Counters {
     /// Connections that reached CONNACK.
     pub connects: u64,
-    /// Messages for which no inbox had room; left unacknowledged (QoS 0: lost).
+    /// Messages for which no inbox had room; left unacknowledged (QoS 0, or no session: lost).
     pub overflowed: u64,
     /// Messages nobody had claimed; acknowledged and dropped.
     pub unclaimed: u64,

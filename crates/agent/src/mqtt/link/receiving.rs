@@ -163,7 +163,8 @@ impl Link<'_> {
             Routed::Unclaimed => state.counters.unclaimed += 1,
         }
         drop(state);
-        if let (Routed::Unclaimed, Some(Receipt { id, qos, .. })) = (routed, receipt) {
+        let gone = routed == Routed::Unclaimed || (routed == Routed::Full && !self.keeps_session);
+        if let Some(Receipt { id, qos, .. }) = receipt.filter(|_| gone) {
             self.acknowledge(id, qos);
         }
     }

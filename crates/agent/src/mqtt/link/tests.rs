@@ -10,7 +10,10 @@ use crate::{
     },
 };
 
-fn settings() -> Settings {
+/// The broker keeps the session of an absent agent.
+const KEPT: Duration = Duration::from_secs(60);
+
+fn settings(session_expiry: Duration) -> Settings {
     let endpoint = Endpoint {
         scheme: Scheme::Mqtt,
         host: "localhost".to_owned(),
@@ -26,7 +29,7 @@ fn settings() -> Settings {
         client_id: "c1".to_owned(),
         credentials: Credentials::default(),
         keep_alive: Duration::from_secs(30),
-        session_expiry: Duration::from_secs(60),
+        session_expiry,
         max_packet_size: 1024,
         reconnect: Backoff { min, max, reset_after },
         queue: 1024,
@@ -47,7 +50,7 @@ async fn a_late_suback_does_not_spoil_the_goodbye() {
     let shared = Shared::new(1024);
     let _inbox = shared.state().router.claim("test", "a/b", Qos::AtLeastOnce, 1);
     let (agent, mut broker) = duplex(1024);
-    let (mut session, settings) = (Session::default(), settings());
+    let (mut session, settings) = (Session::default(), settings(KEPT));
     let link = Link::new(Box::new(agent), Wire::V311, 1, &shared, &mut session);
     let script = async {
         assert_eq!(packet(&mut broker).await.0, 0x10, "CONNECT");
@@ -72,4 +75,30 @@ async fn a_late_suback_does_not_spoil_the_goodbye() {
     let both = async { tokio::join!(link.run(&settings, &()), script).0 };
     let ended = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
     assert!(matches!(ended, Ok(End::Stopped)), "{:?}", ended.err());
+}
+
+/// What nobody could take, and the broker cannot send again, must not take its place among what may be on its way.
+#[tokio::test(start_paused = true)]
+async fn without_a_session_what_is_lost_is_acknowledged() {
+    let shared = Shared::new(1024);
+    let mut inbox = shared.state().router.claim("test", "a/b", Qos::AtLeastOnce, 1);
+    let (agent, mut broker) = duplex(1024);
+    let (mut session, settings) = (Session::default(), settings(Duration::ZERO));
+    let link = Link::new(Box::new(agent), Wire::V311, 1, &shared, &mut session);
+    let script = async {
+        assert_eq!(packet(&mut broker).await.0, 0x10, "CONNECT");
+        broker.write_all(&[0x20, 2, 0, 0]).await.unwrap();
+        let (_, subscribe) = packet(&mut broker).await;
+        broker.write_all(&[0x90, 3, subscribe[0], subscribe[1], 1]).await.unwrap();
+        let publish = |id| [0x32, 7, 0, 3, b'a', b'/', b'b', 0, id];
+        broker.write_all(&[publish(1), publish(2)].concat()).await.unwrap();
+        assert_eq!(packet(&mut broker).await, (0x40, vec![0, 2]), "the inbox has room for one");
+        assert_eq!(shared.state().counters.overflowed, 1);
+        drop(inbox.recv().await.unwrap());
+        assert_eq!(packet(&mut broker).await, (0x40, vec![0, 1]), "its taker has failed");
+    };
+    tokio::select! {
+        ended = link.run(&settings, &()) => panic!("{:?}", ended.err()),
+        waited = tokio::time::timeout(Duration::from_secs(10), script) => waited.unwrap(),
+    }
 }
