@@ -260,7 +260,8 @@ impl Registration {
             tokio::select! {
                 outcome = &mut sent, if on_its_way => match outcome {
                     Sent::Sent => on_its_way = false,
-                    Sent::Offline | Sent::Dropped => return Ok(Answer::Lost),
+                    Sent::Offline => return Ok(Answer::Lost),
+                    Sent::Dropped => anyhow::bail!("the request found no room to wait in; see outbox.max_size"),
                     Sent::Refused(why) => anyhow::bail!("the broker refused the request: {why}"),
                 },
                 answer = self.listen(deadline) => match answer? {

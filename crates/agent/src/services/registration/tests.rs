@@ -4,7 +4,7 @@ use protocol::{
 };
 
 use super::*;
-use crate::harness::Harness;
+use crate::{harness::Harness, mqtt::Mqtt};
 
 const SECRET: &[u8] = b"sixteen bytes and more";
 const REPLY: &str = "iot/registration/c1/reply";
@@ -190,5 +190,21 @@ async fn anybody_can_say_no_to_a_plain_request() {
     assert_eq!(world.after(Duration::from_secs(2)).await.len(), 1);
     let line = world.shared.board.all()["registration"].clone();
     assert_eq!(line.detail.as_deref(), Some("refused by the backend: clock"));
+    world.stop(service).await;
+}
+
+/// An outbox smaller than the request: no loop that asks as fast as it can.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_finds_no_room_is_made_again_only_after_a_pause() {
+    let mut world = Harness::new();
+    world.mqtt = Mqtt::disconnected(10);
+    world.mqtt.set_connected(true);
+    let service = world.start::<Registration>(config());
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.mqtt.counters().dropped, 1);
+    let detail = world.shared.board.all()["registration"].detail.clone();
+    assert!(detail.as_ref().is_some_and(|why| why.contains("outbox.max_size")), "{detail:?}");
     world.stop(service).await;
 }
