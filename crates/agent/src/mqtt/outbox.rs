@@ -40,8 +40,12 @@ impl Outbox {
         Self { queue: VecDeque::new(), bytes: 0, cap, dropped: 0 }
     }
 
-    /// Appends a message, dropping the oldest where there is no room.
+    /// Appends a message, dropping the oldest where there is no room, or itself where there never can be.
     pub(super) fn push(&mut self, queued: Queued) {
+        if queued.size() > self.cap {
+            self.dropped += 1;
+            return queued.finish(Outcome::Dropped);
+        }
         self.bytes += queued.size();
         self.queue.push_back(queued);
         self.trim();
@@ -128,6 +132,16 @@ mod tests {
         assert_eq!(outcomes[0].try_recv(), Ok(Outcome::Dropped));
         assert_eq!(outbox.stats(), (2, 8, 1));
         assert_eq!(outbox.pop().unwrap().message.payload, b"222");
+    }
+
+    #[test]
+    fn one_that_can_never_fit_takes_no_other_with_it() {
+        let mut outbox = Outbox::new(8);
+        outbox.push(queued("111").0);
+        let (large, mut outcome) = queued("12345678");
+        outbox.push(large);
+        assert_eq!(outcome.try_recv(), Ok(Outcome::Dropped));
+        assert_eq!(outbox.stats(), (1, 4, 1));
     }
 
     #[test]
