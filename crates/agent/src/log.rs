@@ -2,8 +2,8 @@
 //! same fields under the same names in each.
 //!
 //! Make spans whose fields belong into lines (`service = …`) at error level: a span below the level is not there,
-//! and its fields with it. A line is never waited for where the journal is busy, and no value is longer than
-//! [`MAX_VALUE`].
+//! and its fields with it. The journal is never waited for: what it does not take at once goes to standard error. No
+//! value is longer than [`MAX_VALUE`].
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
