@@ -167,6 +167,9 @@ impl Mqtt {
 }
 
 fn client_id_fault(id: &str) -> Option<String> {
+    if id.contains(['{', '}']) {
+        return Some("must not contain braces: it stands in topics, where they are placeholders".to_owned());
+    }
     let whole = if id.ends_with('-') { format!("{id}{MADE_ID}") } else { id.to_owned() };
     if id.is_empty() { None } else { ClientId::try_from(whole).err().map(|error| error.to_string()) }
 }
