@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
@@ -135,7 +135,15 @@ fn shared(config: &Config, identity: Identity, clock: Clock, state: Store) -> Ar
     let topics = Topics { layout: config.mqtt.layout, prefix: config.mqtt.prefix.clone() };
     let config::Reconnect { min, max, reset_after } = config.mqtt.reconnect;
     let backoff = Backoff { min: min.get(), max: max.get(), reset_after: reset_after.get() };
-    Arc::new(Shared { identity, clock, topics, board: Default::default(), backoff, state })
+    Arc::new(Shared {
+        identity,
+        clock,
+        topics,
+        board: Default::default(),
+        backoff,
+        began: Instant::now(),
+        state,
+    })
 }
 
 fn settings(config: &Config, shared: &Shared) -> anyhow::Result<mqtt::Settings> {

@@ -23,6 +23,8 @@ pub struct Line {
     pub restarts: u64,
     /// What it has counted since the start of the process, by name.
     pub counters: BTreeMap<&'static str, u64>,
+    /// The number of its latest message.
+    seq: u64,
     /// When its next sign of progress is due.
     due: Option<Instant>,
 }
@@ -30,7 +32,7 @@ pub struct Line {
 impl Default for Line {
     fn default() -> Self {
         let state = ServiceState::Off;
-        Self { state, detail: None, restarts: 0, counters: BTreeMap::new(), due: None }
+        Self { state, detail: None, restarts: 0, counters: BTreeMap::new(), seq: 0, due: None }
     }
 }
 
@@ -85,6 +87,14 @@ impl Board {
         let sum = lines.entry(name).or_default().counters.entry(what).or_default();
         *sum += 1;
         *sum
+    }
+
+    /// The number of a service's next message: from 1 in each run of the process, however often the service starts.
+    pub(crate) fn next_seq(&self, name: &'static str) -> u64 {
+        let mut lines = self.lines();
+        let seq = &mut lines.entry(name).or_default().seq;
+        *seq += 1;
+        *seq
     }
 
     /// The next sign of progress is due `within`, or no longer at all.

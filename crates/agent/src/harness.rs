@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use protocol::topic::Layout;
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -46,6 +46,7 @@ impl Harness {
             topics: Topics { layout, prefix: "iot".to_owned() },
             board: Default::default(),
             backoff,
+            began: Instant::now(),
             state,
         };
         let (mqtt, shutdown) = (Mqtt::disconnected(1 << 20), CancellationToken::new());

@@ -5,6 +5,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use protocol::{Timestamp, status::ServiceState, topic::Template};
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -107,6 +108,8 @@ pub struct Shared {
     pub board: Board,
     /// How to wait before trying again what the network refused.
     pub backoff: Backoff,
+    /// When this process began.
+    pub began: Instant,
     /// The state folder; see [`Context::folder`].
     pub state: crate::store::Store,
 }
@@ -191,6 +194,12 @@ impl Context {
     /// Counts one more of `what`, for `status`; the sum since the start.
     pub fn count(&self, what: &'static str) -> u64 {
         self.shared.board.count(self.name, what)
+    }
+
+    /// The `seq` of the next message of a stream that is not durable: it begins again with `run_id`, not with the
+    /// service, so that a reader can tell a loss from a restart.
+    pub fn next_seq(&self) -> u64 {
+        self.shared.board.next_seq(self.name)
     }
 
     /// Promises another sign of progress before `within` has passed. A service that breaks its promise hangs:

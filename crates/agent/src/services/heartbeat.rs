@@ -11,7 +11,7 @@ use protocol::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use crate::{
     config::{Delivery, Interval, Qos, Topic},
@@ -27,8 +27,6 @@ pub(crate) struct Heartbeat {
     config: Config,
     ctx: Context,
     topic: Template,
-    seq: u64,
-    began: Instant,
 }
 
 /// Settings under `services.heartbeat`.
@@ -63,10 +61,10 @@ impl Service for Heartbeat {
             );
         }
         let topic = ctx.template(config.topic.as_deref());
-        Ok(Self { config, ctx, topic, seq: 0, began: Instant::now() })
+        Ok(Self { config, ctx, topic })
     }
 
-    async fn run(mut self) -> anyhow::Result<()> {
+    async fn run(self) -> anyhow::Result<()> {
         let shutdown = self.ctx.shutdown.clone();
         tokio::select! {
             () = shutdown.cancelled() => Ok(()),
@@ -76,7 +74,7 @@ impl Service for Heartbeat {
 }
 
 impl Heartbeat {
-    async fn beat(&mut self) -> anyhow::Result<()> {
+    async fn beat(&self) -> anyhow::Result<()> {
         let device_id = self.ctx.identity().device_id().await;
         let topic = self.ctx.resolve(&self.topic).context("the topic needs more than a device id")?;
         // The first one follows the birth, not the next full interval.
@@ -94,16 +92,15 @@ impl Heartbeat {
         }
     }
 
-    fn send(&mut self, device_id: &DeviceId, topic: String) -> anyhow::Result<()> {
-        self.seq += 1;
+    fn send(&self, device_id: &DeviceId, topic: String) -> anyhow::Result<()> {
         let counters = self.ctx.mqtt.counters();
         let heartbeat = heartbeat::Heartbeat {
             device_id: device_id.clone(),
             timestamp: self.ctx.now(),
             status: Alive,
-            seq: self.seq,
+            seq: self.ctx.next_seq(),
             run_id: self.ctx.identity().run_id().to_owned(),
-            uptime_s: self.began.elapsed().as_secs(),
+            uptime_s: self.ctx.shared.began.elapsed().as_secs(),
             services: self.ctx.shared.board.states(),
             tunnels: 0,
             outbox: Outbox {
@@ -165,6 +162,21 @@ mod tests {
         world.mqtt.set_connected(true);
         assert_eq!(seqs(&world.after(Duration::from_secs(10)).await), [2], "no gap, no burst");
         world.stop(service).await;
+    }
+
+    /// A reload or a failure starts the service again, in the same run.
+    #[tokio::test(start_paused = true)]
+    async fn a_service_started_again_goes_on_counting() {
+        let world = Harness::new();
+        world.enrol("d1");
+        world.mqtt.set_connected(true);
+        for (expected, uptime_s) in [([1, 2], 10), ([3, 4], 25)] {
+            let service = world.start::<Heartbeat>(config(Delivery::Live));
+            let beats = world.after(Duration::from_secs(15)).await;
+            assert_eq!(seqs(&beats), expected);
+            assert_eq!(decoded(&beats[1]).uptime_s, uptime_s, "of the process");
+            service.abort();
+        }
     }
 
     #[tokio::test(start_paused = true)]
