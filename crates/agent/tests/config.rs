@@ -524,6 +524,33 @@ fn the_schema_is_strict_and_has_the_defaults() {
     assert_eq!(at(&format!("{heartbeat}/enabled/default")), true);
 }
 
+/// The sample writes `null` for what is not set; an editor that checks it by the schema must not object.
+#[test]
+fn the_schema_lets_null_stand_for_not_set() {
+    fn allows_null(schema: &serde_json::Value) -> bool {
+        let allowed = |name: &str, null: serde_json::Value| match &schema[name] {
+            serde_json::Value::Null => true,
+            serde_json::Value::Array(list) => list.contains(&null),
+            _ => false,
+        };
+        allowed("type", "null".into())
+            && allowed("enum", serde_json::Value::Null)
+            && allowed("oneOf", serde_json::json!({ "type": "null" }))
+    }
+    fn visit(schema: &serde_json::Value, path: &str, refusing: &mut Vec<String>) {
+        for (key, schema) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}/{key}");
+            visit(schema, &path, refusing);
+            if !allows_null(schema) {
+                refusing.push(path);
+            }
+        }
+    }
+    let mut refusing = Vec::new();
+    visit(&config::schema(&schemas()), "", &mut refusing);
+    assert_eq!(refusing, ["/mqtt/broker", "/mqtt"], "what has to be there");
+}
+
 #[test]
 fn sections_tell_what_has_changed() {
     let load = |text: &str| config(&format!("{BROKER}services:\n{text}"));

@@ -69,5 +69,32 @@ pub fn schema(registry: &[ServiceSchema]) -> Value {
         "additionalProperties": false,
         "properties": sections,
     });
-    root.into()
+    let mut root = root.into();
+    allow_null(&mut root);
+    root
+}
+
+/// `null` stands for "not set" wherever a key may be left out; an editor must not call that a mistake.
+fn allow_null(schema: &mut Value) {
+    let required = schema["required"].clone();
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for (key, value) in properties.into_iter().flatten() {
+        allow_null(value);
+        if !required.as_array().is_some_and(|keys| keys.iter().any(|name| name == key)) {
+            add_null(value);
+        }
+    }
+}
+
+fn add_null(schema: &mut Value) {
+    let null = [("type", json!("null")), ("enum", Value::Null), ("oneOf", json!({ "type": "null" }))];
+    for (name, null) in null {
+        let Some(allowed) = schema.get_mut(name) else { continue };
+        if !allowed.is_array() {
+            *allowed = json!([allowed.take()]);
+        }
+        if let Some(allowed) = allowed.as_array_mut().filter(|allowed| !allowed.contains(&null)) {
+            allowed.push(null);
+        }
+    }
 }
