@@ -1,6 +1,7 @@
 //! The agent as a whole: load, supervise, drain.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -27,6 +28,7 @@ use crate::{
         transport::{self, Dial, Endpoint, TlsFiles},
     },
     presence::Presence,
+    register,
     service::{Shared, Topics},
     services::{REGISTRY, schemas},
     status,
@@ -315,12 +317,36 @@ impl Agent {
 ///
 /// # Errors
 /// The first setting that cannot work.
-pub fn check(config: &Config) -> anyhow::Result<()> {
+pub fn check(loaded: &Loaded) -> anyhow::Result<()> {
+    let config = &loaded.config;
     let clock = Clock::new(clock::built(), None);
-    Dial::new(endpoint(&config.mqtt)?, clock.clone()).check()?;
-    password(&config.mqtt)?;
+    let checked = Dial::new(endpoint(&config.mqtt)?, clock.clone()).check();
+    if let Some((key, message)) = checked.err().and_then(|error| fault(&config.mqtt, &error)) {
+        return Err(loaded.error_at(key, message).into());
+    }
+    if let Some(file) = config.mqtt.password_file.as_ref().filter(|file| file.exists()) {
+        file.read().map_err(|error| loaded.error_at("mqtt.password_file", log::chain(&error)))?;
+    }
     let identity = Identity::unknown(&config.mqtt.client_id)?;
-    supervisor::check(REGISTRY, &shared(config, identity, clock, Store::nowhere()), &config.services)
+    let shared = shared(config, identity, clock, Store::nowhere());
+    supervisor::check(REGISTRY, &shared, &config.services)?;
+    register::check(config, shared)
+}
+
+/// Which key is to blame, and for what. None for a file that is not there: it may come later, and loading has said so.
+fn fault(settings: &config::Mqtt, error: &transport::Error) -> Option<(&'static str, String)> {
+    let path = match error {
+        transport::Error::ReadFile { source, .. } if source.kind() == io::ErrorKind::NotFound => return None,
+        transport::Error::ReadFile { path, .. } | transport::Error::BadFile { path, .. } => Some(path),
+        _ => None,
+    };
+    let files = [
+        ("mqtt.ca_certificate", settings.ca_certificate.as_deref()),
+        ("mqtt.client_certificate", settings.client_certificate.as_deref()),
+        ("mqtt.client_key", settings.client_key.as_deref()),
+    ];
+    let named = files.iter().find(|(_, file)| file.is_some() && *file == path.map(PathBuf::as_path));
+    Some((named.map_or("mqtt.broker", |(key, _)| key), log::chain(error)))
 }
 
 /// The control socket of the daemon with this configuration.

@@ -155,7 +155,7 @@ fn load(sources: &Sources) -> anyhow::Result<Loaded> {
 
 fn check(sources: &Sources) -> anyhow::Result<()> {
     let loaded = load(sources)?;
-    agent::check(&loaded.config)?;
+    agent::check(&loaded)?;
     print(&format!("{}: ok\n", sources.file.display()))
 }
 

@@ -90,6 +90,17 @@ pub struct Config {
     pub services: Services,
 }
 
+impl Loaded {
+    /// An error in the value of the dotted `key`; if that is not set, in the nearest section around it.
+    pub fn error_at(&self, key: &str, message: impl Into<String>) -> Error {
+        let mut node = &self.root;
+        for part in key.split('.') {
+            node = node.get(part).unwrap_or(node);
+        }
+        Error::new(vec![Finding::new(&node.at, key, message)])
+    }
+}
+
 impl Config {
     /// The sections, services apart, in which `other` is different: a running agent cannot change those.
     pub fn differences(&self, other: &Config) -> Vec<&'static str> {

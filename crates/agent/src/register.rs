@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{self, Parts},
-    config::Config,
+    config::{Config, Section},
     log,
-    service::{self, Context, Service as _},
+    mqtt::Mqtt,
+    service::{self, Context, Service as _, Shared},
     services::registration::Registration,
     store,
 };
@@ -41,10 +42,9 @@ pub async fn run(config: &Config, force: bool) -> anyhow::Result<Outcome> {
         mqtt: mqtt.clone(),
         shutdown: CancellationToken::new(),
     };
-    let section =
-        config.services.section(Registration::NAME).context("the registration service is registered")?;
+    let section = section(config)?;
     let registration: Registration = service::load(section, ctx)?;
-    registration.check_secret().map_err(|(key, error)| section.error_at(key, format!("{error:#}")))?;
+    check_secret(&registration, section)?;
     let driver = tokio::spawn(driver.run());
     let outcome = registration.once(force).await;
     mqtt.stop(None, agent::DRAIN_QUEUE);
@@ -52,6 +52,25 @@ pub async fn run(config: &Config, force: bool) -> anyhow::Result<Outcome> {
         ended.context("end the connection")?;
     }
     outcome
+}
+
+/// What `iot-agent config check` looks at: a secret that is there and could never be used.
+pub(crate) fn check(config: &Config, shared: Arc<Shared>) -> anyhow::Result<()> {
+    let section = section(config)?;
+    let (mqtt, shutdown) = (Mqtt::disconnected(0), CancellationToken::new());
+    let ctx = Context { name: Registration::NAME, shared, mqtt, shutdown };
+    let registration: Registration = service::load(section, ctx)?;
+    let wanted = section.enabled().unwrap_or(Registration::ENABLED);
+    if wanted && registration.has_secret() { check_secret(&registration, section) } else { Ok(()) }
+}
+
+fn section(config: &Config) -> anyhow::Result<&Section> {
+    config.services.section(Registration::NAME).context("the registration service is registered")
+}
+
+fn check_secret(registration: &Registration, section: &Section) -> anyhow::Result<()> {
+    let checked = registration.check_secret();
+    Ok(checked.map_err(|(key, error)| section.error_at(key, format!("{error:#}")))?)
 }
 
 /// A running agent is no fault, and needs no help to enrol.

@@ -186,10 +186,12 @@ impl Registration {
     /// # Errors
     /// The key that is wrong, and why.
     pub(crate) fn check_secret(&self) -> Result<(), (&'static str, anyhow::Error)> {
-        let key = if self.config.device_secret.is_some() { "device_secret" } else { "device_secret_file" };
-        let checked =
-            request::secret(&self.config).and_then(|secret| request::check(self.config.proof, &secret));
-        checked.map_err(|error| (key, error))
+        request::check(&self.config)
+    }
+
+    /// Whether there is one already; it may come later.
+    pub(crate) fn has_secret(&self) -> bool {
+        request::has_secret(&self.config)
     }
 
     /// Asks until the device has an id.

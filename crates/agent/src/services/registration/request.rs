@@ -52,12 +52,19 @@ pub(super) fn secret(config: &Config) -> anyhow::Result<Secret> {
     }
 }
 
-/// That a request can be made with this secret.
-pub(super) fn check(proof: Proof, secret: &Secret) -> anyhow::Result<()> {
-    match proof {
-        Proof::PskHmac => psk(secret).map(drop),
-        Proof::Plain => text(secret).map(drop),
-    }
+/// That a request can be made with the secret; the error has its key.
+pub(super) fn check(config: &Config) -> Result<(), (&'static str, anyhow::Error)> {
+    let key = if config.device_secret.is_some() { "device_secret" } else { "device_secret_file" };
+    let checked = secret(config).and_then(|secret| match config.proof {
+        Proof::PskHmac => psk(&secret).map(drop),
+        Proof::Plain => text(&secret).map(drop),
+    });
+    checked.map_err(|error| (key, error))
+}
+
+/// Whether there is a secret now.
+pub(super) fn has_secret(config: &Config) -> bool {
+    config.device_secret.is_some() || config.device_secret_file.as_ref().is_some_and(|file| file.exists())
 }
 
 fn signed(psk: Psk, ctx: &Context, timestamp: Timestamp) -> anyhow::Result<(Asked, Vec<u8>)> {

@@ -1,0 +1,94 @@
+//! `iot-agent config check`, the real command: what loads and could never work is told with its place; what may come
+//! later is not held against anybody.
+
+#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
+
+mod support;
+
+use support::Home;
+
+fn check(home: &Home) -> (Option<i32>, String) {
+    let output = home.command(&["config", "check"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), said.replace(&format!("{}/", home.path().display()), ""))
+}
+
+fn with_registration(settings: &str) -> Home {
+    Home::new("mqtt://localhost").yaml(&format!("services:\n  registration: {{{settings}}}"))
+}
+
+#[test]
+fn a_secret_that_cannot_be_used_is_a_bad_configuration() {
+    for (secret, proof, expected) in [
+        (
+            "fifteen bytes..  \n",
+            "psk-hmac",
+            Some("the device secret: the secret has 15 bytes; at least 16 are needed"),
+        ),
+        ("\n", "psk-hmac", Some("the secret file psk is empty")),
+        ("\n", "plain", Some("the secret file psk is empty")),
+        ("sixteen bytes...\n", "psk-hmac", None),
+        ("short\n", "plain", None),
+    ] {
+        let home = with_registration(&format!("device_secret_file: psk, proof: {proof}"));
+        home.file("psk", secret, 0o600);
+        let (code, said) = check(&home);
+        let Some(expected) = expected else {
+            assert_eq!((code, said.as_str()), (Some(0), ""), "{secret:?}");
+            continue;
+        };
+        assert_eq!(code, Some(78), "{secret:?}: {said}");
+        let place = "config.yaml:6:38: services.registration.device_secret_file: ";
+        assert_eq!(said, format!("iot-agent: {place}{expected}\n"), "{secret:?}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_not_there_or_not_wanted_is_none() {
+    for (settings, notices) in [
+        ("", 0),
+        ("device_secret_file: to-come", 1),
+        ("enabled: false, device_secret_file: short", 0),
+        ("enabled: false", 0),
+    ] {
+        let home = with_registration(settings);
+        home.file("short", "x", 0o600);
+        let (code, said) = check(&home);
+        assert_eq!((code, said.lines().count()), (Some(0), notices), "{settings}: {said}");
+    }
+}
+
+#[test]
+fn files_for_tls_are_told_by_their_key() {
+    for (settings, expected) in [
+        ("ca_certificate: garbage", Some("mqtt.ca_certificate: garbage: holds no PEM certificate")),
+        (
+            "{client_certificate: garbage, client_key: garbage}",
+            Some("mqtt.client_certificate: garbage: holds no PEM certificate"),
+        ),
+        ("ca_certificate: to-come", None),
+    ] {
+        let home = settings
+            .trim_matches(['{', '}'])
+            .split(", ")
+            .fold(Home::new("mqtts://broker.example"), Home::mqtt)
+            .device("d1");
+        home.file("garbage", "no certificate", 0o600);
+        let (code, said) = check(&home);
+        let Some(expected) = expected else {
+            assert_eq!((code, said.lines().count()), (Some(0), 1), "{settings}: {said}");
+            continue;
+        };
+        assert_eq!(code, Some(78), "{settings}: {said}");
+        assert!(said.contains("config.yaml:4:") && said.contains(expected), "{settings}: {said}");
+    }
+}
+
+#[test]
+fn an_empty_password_file_is_told_by_its_key() {
+    let home = Home::new("mqtt://localhost").mqtt("username: u").mqtt("password_file: password");
+    home.file("password", "\n", 0o600);
+    let (code, said) = check(&home);
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("config.yaml:5:18: mqtt.password_file: "), "{said}");
+}
