@@ -107,7 +107,9 @@ pub fn main() -> ExitCode {
 /// To stderr; when that is gone too there is nobody left to tell.
 #[allow(clippy::print_stderr, reason = "the command line's own voice")]
 fn report(error: &anyhow::Error) {
-    eprintln!("iot-agent: {error:#}");
+    // A configuration's mistakes are one a line; nothing else in here may drive the terminal.
+    let lines: Vec<String> = format!("{error:#}").split('\n').map(status::printable).collect();
+    eprintln!("iot-agent: {}", lines.join("\n"));
 }
 
 /// `iot-agent config show | head` is no failure.
@@ -182,7 +184,7 @@ fn enrol(sources: &Sources, force: bool) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         register::Outcome::Refused(why) => {
-            report(&anyhow::anyhow!("refused by the backend: {why}"));
+            report(&anyhow::anyhow!("refused by the backend: {}", status::printable(&why)));
             Ok(ExitCode::from(REFUSED))
         }
     }

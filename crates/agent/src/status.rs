@@ -110,5 +110,30 @@ pub fn render(report: &Value) -> String {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| value.to_string(), printable)
+}
+
+/// What somebody else may have said, made harmless for a terminal: no control characters.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With `proof: plain` whoever may publish on the reply's topic writes the detail.
+    #[test]
+    fn nothing_in_a_report_drives_the_terminal() {
+        let said = "refused by the backend: \u{1b}[2J\u{9b}31m\r\nfake          running";
+        let report = json!({
+            "identity": {"client_id": "c1"},
+            "connection": {"state": "waiting", "error": said},
+            "services": {"registration": {"state": "degraded", "detail": said}},
+        });
+        let shown = render(&report);
+        assert_eq!(shown.lines().count(), 6, "{shown:?}");
+        assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+        assert!(shown.contains("registration  degraded: refused by the backend: \u{fffd}[2J"), "{shown:?}");
+    }
 }

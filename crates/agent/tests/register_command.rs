@@ -94,8 +94,11 @@ async fn a_refusal_is_77_with_the_reason() {
 
     let forced = home.device("mine");
     let mut command = register(&forced, &["--force"]);
-    backend.answer(&backend.request().await, error("device_id_taken", "it is another's")).await;
+    backend.answer(&backend.request().await, error("device_id_taken", "it is\u{1b}[2J\nanother's")).await;
     assert_eq!(code(&mut command).await, 77);
+    // What a backend says must not drive the terminal.
+    let said = "iot-agent: refused by the backend: device_id_taken: it is\u{fffd}[2J\u{fffd}another's";
+    command.find_line(said, SOON).await.unwrap();
     assert_eq!(kept(&forced)["device_id"], "mine");
 }
 
