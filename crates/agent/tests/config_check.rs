@@ -43,6 +43,16 @@ fn a_secret_that_cannot_be_used_is_a_bad_configuration() {
     }
 }
 
+/// As with mqtt.password: whoever changes the one must not find that the other counts.
+#[test]
+fn a_secret_in_two_places_is_refused() {
+    let home = with_registration("device_secret_file: psk, device_secret: sixteen bytes or more");
+    let (code, said) = check(&home);
+    assert_eq!(code, Some(78), "{said}");
+    let expected = "config.yaml:6:58: services.registration.device_secret: is also in device_secret_file";
+    assert!(said.contains(expected), "{said}");
+}
+
 #[test]
 fn a_secret_that_is_not_there_or_not_wanted_is_none() {
     for (settings, notices) in [

@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use protocol::{
     Timestamp,
-    proof::Psk,
     registration::Reply,
     topic::{Template, registration_reply},
 };
@@ -122,10 +121,7 @@ impl Service for Registration {
                 Invalid::key("qos", "must be 1 or 2: a lost request or reply costs a whole timeout").into()
             );
         }
-        if let (Proof::PskHmac, Some(secret)) = (config.proof, &config.device_secret) {
-            Psk::from_file_bytes(secret.bytes())
-                .map_err(|short| Invalid::key("device_secret", short.to_string()))?;
-        }
+        request::check_written(&config)?;
         let template = ctx.template(config.topic.as_deref());
         if template.names_device() {
             return Err(Invalid::key(

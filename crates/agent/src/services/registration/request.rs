@@ -8,7 +8,10 @@ use protocol::{
 };
 
 use super::{Config, Proof};
-use crate::{config::Secret, service::Context};
+use crate::{
+    config::Secret,
+    service::{Context, Invalid},
+};
 
 /// A request, as far as its reply has to fit it.
 pub(super) enum Asked {
@@ -49,6 +52,19 @@ pub(super) fn secret(config: &Config) -> anyhow::Result<Secret> {
         (None, None) => {
             anyhow::bail!("no device secret: name a file in services.registration.device_secret_file")
         }
+    }
+}
+
+/// What can be told of the secret without reading its file.
+pub(super) fn check_written(config: &Config) -> Result<(), Invalid> {
+    let Some(secret) = &config.device_secret else { return Ok(()) };
+    let wrong = |message: String| Invalid::key("device_secret", message);
+    if config.device_secret_file.is_some() {
+        return Err(wrong("is also in device_secret_file".to_owned()));
+    }
+    match config.proof {
+        Proof::PskHmac => Psk::from_file_bytes(secret.bytes()).map(drop).map_err(|e| wrong(e.to_string())),
+        Proof::Plain => Ok(()),
     }
 }
 

@@ -1,4 +1,5 @@
 use protocol::{
+    proof::Psk,
     registration::{Nonce, Request, open_request},
     topic::Layout,
 };
