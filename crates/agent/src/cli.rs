@@ -1,6 +1,7 @@
 //! The command line: what each subcommand does and which exit code it ends with.
 
 use std::{
+    ffi::OsString,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -83,8 +84,9 @@ struct From {
 
 impl From {
     fn sources(self) -> Sources {
-        let env = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        // Not left out for a byte that is no UTF-8: a setting that does nothing has to be told.
+        let text = |text: OsString| text.to_string_lossy().into_owned();
+        let env = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
         Sources { file: self.config, sets: self.set, env: env.collect() }
     }
 }

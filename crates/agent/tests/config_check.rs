@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
 use support::Home;
 
 fn check(home: &Home) -> (Option<i32>, String) {
@@ -101,4 +103,15 @@ fn an_empty_password_file_is_told_by_its_key() {
     let (code, said) = check(&home);
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("config.yaml:5:18: mqtt.password_file: "), "{said}");
+}
+
+/// Left out, it would be a setting that does nothing.
+#[test]
+fn a_variable_that_is_no_utf_8_is_told() {
+    let home = Home::new("mqtt://localhost");
+    let garbled = OsStr::from_bytes(b"de\xffbug");
+    let output = home.command(&["config", "check"]).env("IOT_AGENT__LOG__LEVEL", garbled).output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("environment IOT_AGENT__LOG__LEVEL: log.level: expected one of"), "{said}");
 }
