@@ -587,6 +587,20 @@ fn a_registered_service_wins_over_its_reservation() {
     assert!(error.contains("metrics_config_file: unknown key"), "{error}");
 }
 
+/// `proof: plain` sends the secret in clear: not for a key that anybody could have made up.
+#[test]
+fn a_key_that_is_only_ignored_does_not_choose_the_layout() {
+    for key in ["max_retries: 3", "base_delay: 1", "metadata_file: m.json", "status_endpoint: /s"] {
+        let folder = Folder::new(&format!("{BROKER}services: {{heartbeat: {{{key}}}}}\n"));
+        let loaded = folder.load(&folder.sources()).unwrap();
+        assert_eq!(loaded.config.mqtt.layout, Layout::Device, "{key}");
+        let notices = folder.notices(&loaded);
+        assert!(notices.len() == 1 && notices[0].ends_with("ignored"), "{key}: {notices:?}");
+    }
+    let folder = Folder::new(&format!("{BROKER}identity: {{deviceid_file: id}}\n"));
+    assert_eq!(folder.load(&folder.sources()).unwrap().config.mqtt.layout, Layout::IotCloud);
+}
+
 #[test]
 fn the_layout_of_an_old_file_is_chosen_by_all_layers() {
     let old = format!("{BROKER}services: {{registration: {{topic: iot-registration}}}}\n");

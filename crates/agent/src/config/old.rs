@@ -42,20 +42,24 @@ const IGNORED: [&str; 20] = [
     "update_file_path",
 ];
 
+/// Those of [`IGNORED`] by which the Go agent's own file of the end of 2024 is known. The others are names that anybody
+/// could make up; to send the secret in clear for such a one would be a trap.
+const TELLING: [&str; 3] = ["deviceid_file", "state_file", "update_file_path"];
+
 /// Keys with whole seconds in files of the Go agent.
 const SECONDS: [&str; 4] = ["connection_timeout", "interval", "max_execution_time", "timeout"];
 
 /// Services to which something is sent. A message for them must not get lost.
 pub(super) const INBOUND: [&str; 3] = ["command", "ssh", "update"];
 
-/// Renames what is old in the file `root`. Returns by what it was known as a file of the Go agent.
+/// Renames what is old in the file `root`. Returns by what it was known as one for the Go agent's backend.
 pub(super) fn translate(root: &mut Node, report: &mut Report) -> Option<At> {
-    let mut old = Old { report, known_by: None };
+    let mut old = Old { report, known_by: None, later: false };
     old.sections(root);
     if old.known_by.is_none() && root.find(["mqtt", "layout"]).is_none() {
         old.known_by = flat_registration(root).cloned();
     }
-    if old.known_by.is_some() {
+    if old.known_by.is_some() || old.later {
         old.values(root);
     }
     old.known_by
@@ -85,6 +89,8 @@ fn flat_registration(root: &Node) -> Option<&At> {
 struct Old<'a> {
     report: &'a mut Report,
     known_by: Option<At>,
+    /// It has keys that the Go agent gained later.
+    later: bool,
 }
 
 impl Old<'_> {
@@ -112,13 +118,13 @@ impl Old<'_> {
 
     fn ignore(&mut self, map: &mut Map, path: &str) {
         for key in IGNORED {
-            if let Some(entry) = map.remove(key) {
-                self.say(
-                    &entry.key,
-                    &join(path, key),
-                    "a key of the Go agent that has no meaning here; ignored",
-                );
+            let Some(entry) = map.remove(key) else { continue };
+            if TELLING.contains(&key) {
+                self.known_by.get_or_insert_with(|| entry.key.clone());
             }
+            self.later = true;
+            let message = "a key of the Go agent that has no meaning here; ignored";
+            self.report.notice(&entry.key, join(path, key), message);
         }
     }
 
