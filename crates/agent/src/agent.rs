@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     clock::{self, Clock},
-    config::{self, BrokerUrl, Config, Loaded, Sources},
+    config::{self, BrokerUrl, Config, Loaded, Paths, Sources},
     control::{self, Control},
     identity::{Identity, machine_id},
     log,
@@ -349,9 +349,9 @@ fn fault(settings: &config::Mqtt, error: &transport::Error) -> Option<(&'static 
     Some((named.map_or("mqtt.broker", |(key, _)| key), log::chain(error)))
 }
 
-/// The control socket of the daemon with this configuration.
-pub fn socket(config: &Config) -> PathBuf {
-    config.paths.run.join(control::SOCKET)
+/// The control socket of the daemon with these folders.
+pub fn socket(paths: &Paths) -> PathBuf {
+    paths.run.join(control::SOCKET)
 }
 
 /// What loading has to say, in the log.

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     agent,
-    config::{self, Loaded, Sources},
+    config::{self, Loaded, Paths, Sources},
     control, register, services, status,
 };
 
@@ -78,8 +78,14 @@ struct From {
     #[arg(long, short, value_name = "FILE", default_value = "/etc/iot-agent/config.yaml")]
     config: PathBuf,
     /// Override one setting, e.g. --set log.level=debug; may be repeated
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<String>,
+}
+
+/// What is no setting at all is a mistake in the command line, not in the configuration.
+fn setting(text: &str) -> Result<String, &'static str> {
+    let key = text.split_once('=').map(|(key, _)| key.trim());
+    if key.is_some_and(|key| !key.is_empty()) { Ok(text.to_owned()) } else { Err("expected KEY=VALUE") }
 }
 
 impl From {
@@ -173,8 +179,17 @@ fn show(sources: &Sources) -> anyhow::Result<()> {
 }
 
 fn show_status(sources: &Sources, json: bool) -> anyhow::Result<()> {
-    let loaded = load(sources)?;
-    let report = control::ask(&agent::socket(&loaded.config), control::Command::Status)?;
+    let report = match load(sources) {
+        Ok(loaded) => control::ask(&agent::socket(&loaded.config.paths), control::Command::Status)?,
+        // A daemon that goes on with its old configuration can be asked, at least where it is by default.
+        Err(error) => match control::ask(&agent::socket(&Paths::default()), control::Command::Status) {
+            Ok(report) => {
+                self::report(&error.context("the configuration is not the one that runs"));
+                report
+            }
+            Err(_) => return Err(error),
+        },
+    };
     print(&if json { format!("{report:#}\n") } else { status::render(&report) })
 }
 

@@ -115,3 +115,14 @@ fn a_variable_that_is_no_utf_8_is_told() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("environment IOT_AGENT__LOG__LEVEL: log.level: expected one of"), "{said}");
 }
+
+/// What is no setting is a mistake in the command line.
+#[test]
+fn a_set_without_a_key_is_wrong_usage() {
+    let home = Home::new("mqtt://127.0.0.1:1");
+    for wrong in ["nokey", "=5", ""] {
+        let output = home.command(&["config", "check", "--set", wrong]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert!(String::from_utf8(output.stderr).unwrap().contains("KEY=VALUE"));
+    }
+}
