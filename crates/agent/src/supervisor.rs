@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, error, error_span, info, warn};
 
 use crate::{
     config::{Section, Services},
@@ -201,7 +201,8 @@ fn section(services: &Services, entry: &Entry) -> anyhow::Result<Section> {
 
 /// Keeps one service running until its shutdown.
 async fn keep(entry: Entry, section: Section, ctx: Context, task: watch::Sender<Option<AbortHandle>>) {
-    let span = info_span!("service", service = entry.name);
+    // At error level: a span below the chosen one is not there, and its field with it.
+    let span = error_span!("service", service = entry.name);
     let mut failures = 0;
     while !ctx.shutdown.is_cancelled() {
         let began = Instant::now();

@@ -128,3 +128,18 @@ async fn a_retained_reply_is_a_replay() {
     }
     enrolled(&home, &backend, "right").await;
 }
+
+/// Who shows warnings alone still learns which service warns.
+#[tokio::test]
+async fn a_quiet_log_names_the_service() {
+    let broker = Mosquitto::plain().await.unwrap();
+    let backend = Backend::start(&broker).await;
+    let home =
+        patient(home(&broker), "{device_secret_file: psk, response_timeout: 5m}").yaml("log: {level: warn}");
+    let agent = home.start();
+    let request = backend.request().await;
+    backend.send(&request.client_id, "{}").await;
+    let line = agent.wait_line("registration reply ignored", SOON).await.unwrap();
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["level"], &line["service"]), (&"warn".into(), &"registration".into()), "{line}");
+}
