@@ -202,6 +202,20 @@ impl Context {
         self.shared.board.next_seq(self.name)
     }
 
+    /// Does `work` until it ends or the service is to end, whichever comes first.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub async fn until_shutdown(
+        &self,
+        work: impl Future<Output = anyhow::Result<()>> + Send,
+    ) -> anyhow::Result<()> {
+        tokio::select! {
+            () = self.shutdown.cancelled() => Ok(()),
+            ended = work => ended,
+        }
+    }
+
     /// Promises another sign of progress before `within` has passed. A service that breaks its promise hangs:
     /// its task is ended and started anew.
     pub fn progress(&self, within: Duration) {

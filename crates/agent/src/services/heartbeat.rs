@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 use crate::{
     config::{Delivery, Interval, Qos, Topic},
     mqtt::{Connection, Message},
-    service::{Context, Invalid, Service},
+    service::{Context, Service},
 };
 
 /// The slack a tick has before the service counts as hanging.
@@ -55,21 +55,12 @@ impl Service for Heartbeat {
     type Config = Config;
 
     fn new(config: Config, ctx: Context) -> anyhow::Result<Self> {
-        if config.delivery == Delivery::Durable && config.qos == Qos::AtMostOnce {
-            return Err(
-                Invalid::key("delivery", "durable needs qos 1 or 2: nobody acknowledges qos 0").into()
-            );
-        }
         let topic = ctx.template(config.topic.as_deref());
         Ok(Self { config, ctx, topic })
     }
 
     async fn run(self) -> anyhow::Result<()> {
-        let shutdown = self.ctx.shutdown.clone();
-        tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            ended = self.beat() => ended,
-        }
+        self.ctx.until_shutdown(self.beat()).await
     }
 }
 

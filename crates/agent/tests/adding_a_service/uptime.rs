@@ -59,11 +59,7 @@ impl Service for Uptime {
     }
 
     async fn run(self) -> anyhow::Result<()> {
-        let shutdown = self.ctx.shutdown.clone();
-        tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            ended = self.publish() => ended,
-        }
+        self.ctx.until_shutdown(self.publish()).await
     }
 }
 
