@@ -10,6 +10,8 @@
 
 mod class;
 mod disk;
+#[cfg(test)]
+mod faulty;
 mod tally;
 
 use std::{io, sync::Arc};
