@@ -75,6 +75,7 @@ struct State {
     read_only: bool,
     budget: u64,
     crashed: bool,
+    failed_reads: bool,
     mutations: u64,
     peak: u64,
 }
@@ -134,6 +135,7 @@ impl Faulty {
             read_only: false,
             budget: u64::MAX,
             crashed: false,
+            failed_reads: false,
             mutations: 0,
             peak: 0,
         };
@@ -154,6 +156,41 @@ impl Faulty {
     /// The most bytes there are for files, each in whole pages.
     pub(super) fn set_budget(&self, budget: u64) {
         self.lock().budget = budget;
+    }
+
+    /// No fault is to come, and none is going on.
+    pub(super) fn is_well(&self) -> bool {
+        let state = self.lock();
+        state.coming.is_none() && !state.read_only && !state.crashed && state.budget == u64::MAX
+    }
+
+    /// A read has failed, or may yet.
+    pub(super) fn is_unreadable(&self) -> bool {
+        let state = self.lock();
+        state.failed_reads || matches!(state.coming, Some((_, Fault::Read)))
+    }
+
+    pub(super) fn is_crashed(&self) -> bool {
+        self.lock().crashed
+    }
+
+    /// Nothing goes wrong from now on; what has crashed stays so.
+    pub(super) fn heal(&self) {
+        let mut state = self.lock();
+        (state.coming, state.read_only, state.budget) = (None, false, u64::MAX);
+        state.failed_reads = false;
+    }
+
+    /// Does this on a well disk, whatever is to come.
+    pub(super) fn while_well<T>(&self, what: impl FnOnce() -> T) -> T {
+        let (coming, crashed) = {
+            let mut state = self.lock();
+            (state.coming.take(), std::mem::take(&mut state.crashed))
+        };
+        let done = what();
+        let mut state = self.lock();
+        (state.coming, state.crashed) = (coming, crashed);
+        done
     }
 
     /// Calls so far that change something.
@@ -206,7 +243,8 @@ impl State {
     }
 
     fn recover(&mut self) {
-        (self.coming, self.read_only, self.budget, self.crashed) = (None, false, u64::MAX, false);
+        (self.coming, self.read_only, self.budget) = (None, false, u64::MAX);
+        (self.crashed, self.failed_reads) = (false, false);
         self.peak = self.size();
     }
 
@@ -238,7 +276,10 @@ impl State {
             _ => None,
         };
         match fault {
-            Some(Fault::Read) => Err(errno(libc::EIO)),
+            Some(Fault::Read) => {
+                self.failed_reads = true;
+                Err(errno(libc::EIO))
+            }
             Some(Fault::ReadOnly) => Err(errno(libc::EROFS)),
             _ if self.read_only && call != Call::Read => Err(errno(libc::EROFS)),
             fault => {
