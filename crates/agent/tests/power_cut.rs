@@ -30,7 +30,9 @@ mod linux {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["--told-on", "a-disk-of-its-own"] => tell(),
-            ["--write", dir, from, seed] => write(Path::new(dir), from.parse().unwrap(), seed.parse().unwrap()),
+            ["--write", dir, from, seed] => {
+                write(Path::new(dir), from.parse().unwrap(), seed.parse().unwrap())
+            }
             ["--list", ..] => {}
             _ => {
                 let seed = testkit::seed();
@@ -161,7 +163,8 @@ mod linux {
                 last = id;
             }
         }
-        let lost: Vec<_> = known.stored.iter().filter(|id| !known.settled.contains(id) && !there.contains(id)).collect();
+        let lost: Vec<_> =
+            known.stored.iter().filter(|id| !known.settled.contains(id) && !there.contains(id)).collect();
         assert!(lost.is_empty(), "lost: {lost:?}");
         let total = outbox.total();
         assert_eq!((total.messages, total.dropped, total.damaged), (there.len() as u64, 0, 0));

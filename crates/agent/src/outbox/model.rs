@@ -11,12 +11,17 @@ use proptest::{
 };
 
 use super::faulty::Fault;
+use crate::clock::{self, Clock};
 use world::World;
 
 /// What is done to an outbox. Numbers that choose among what there is wrap round.
 #[derive(Debug, Clone, Copy)]
 enum Op {
-    Push { class: usize, topic: u8, size: usize },
+    Push {
+        class: usize,
+        topic: u8,
+        size: usize,
+    },
     /// Plans, executes and tells.
     Commit,
     /// The first step of a commit, the second, the third.
@@ -24,7 +29,10 @@ enum Op {
     Execute,
     Committed,
     Take(usize),
-    Settle { which: usize, refused: bool },
+    Settle {
+        which: usize,
+        refused: bool,
+    },
     Note,
     Purge(usize),
     Kill,
@@ -43,10 +51,10 @@ fn size() -> impl Strategy<Value = usize> {
 
 fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
-        Just(Fault::Full),
-        Just(Fault::ReadOnly),
-        Just(Fault::Sync),
-        Just(Fault::Read),
+        1 => Just(Fault::Full),
+        1 => Just(Fault::ReadOnly),
+        1 => Just(Fault::Sync),
+        1 => Just(Fault::Read),
         2 => Just(Fault::Crash),
     ]
 }
@@ -54,7 +62,7 @@ fn fault() -> impl Strategy<Value = Fault> {
 fn op() -> impl Strategy<Value = Op> {
     let class = 0..5_usize;
     prop_oneof![
-        24 => (class.clone(), 0..2_u8, size()).prop_map(|(class, topic, size)| Op::Push { class, topic, size }),
+        24 => (class.clone(), 0..3_u8, size()).prop_map(|(class, topic, size)| Op::Push { class, topic, size }),
         14 => Just(Op::Commit),
         3 => Just(Op::Plan),
         3 => Just(Op::Execute),
@@ -70,6 +78,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::ReadOnly),
         4 => Just(Op::Heal),
     ]
+}
+
+fn clock() -> Clock {
+    Clock::new(clock::built(), None)
 }
 
 fn tier() -> u32 {

@@ -8,7 +8,12 @@ use std::{
 };
 
 use super::{
-    super::{Class, Draft, Fate, Outbox, Qos, Record, faulty::Faulty, format},
+    super::{
+        Class, Draft, Fate, Outbox, Qos, Record,
+        faulty::{Fault, Faulty},
+        format,
+        segment::Segment,
+    },
     tier,
 };
 
@@ -21,7 +26,6 @@ struct Left {
     records: Vec<Lain>,
     /// The last number of each topic.
     numbers: HashMap<String, u64>,
-    counted: u64,
 }
 
 struct Lain {
@@ -60,11 +64,11 @@ fn commit(outbox: &mut Outbox, disk: &Faulty) {
 }
 
 fn open(disk: &Arc<Faulty>) -> Outbox {
-    Outbox::open(Arc::<Faulty>::clone(disk), CAP)
+    Outbox::open(disk.clone(), CAP, super::clock())
 }
 
 impl Left {
-    /// Thirty-three records, of which some have been sent, and one fills a segment of its own.
+    /// Thirty-three records, in two segments each, of which some have been sent.
     fn make() -> Self {
         let disk = Faulty::new(0);
         let (mut records, mut numbers) = (Vec::new(), HashMap::new());
@@ -74,12 +78,20 @@ impl Left {
                 let topic = format!("t/{}/{}", class as u8, round % 2);
                 let filler: &[u8] = match round {
                     4 => &[0xa5; 9],
-                    7 if class == Class::Metrics => &[b'x'; 4096],
                     _ => b" of a few",
                 };
-                let (record, seq) = push(&mut outbox, class, &topic, &filler[..filler.len() - usize::from(round) % 3]);
+                let (record, seq) =
+                    push(&mut outbox, class, &topic, &filler[..filler.len() - usize::from(round) % 3]);
                 numbers.insert(topic, seq);
                 records.push(Lain { class, record, seq, sent: round < 2 || round == 6, place: None });
+            }
+            if round == 7 {
+                // Goes on in new files.
+                disk.fail(0, Fault::Sync);
+                let plan = outbox.plan().unwrap();
+                let result = plan.execute(&*disk);
+                assert!(result.is_err());
+                outbox.committed(plan, result);
             }
             commit(&mut outbox, &disk);
         }
@@ -93,7 +105,7 @@ impl Left {
         commit(&mut outbox, &disk);
         outbox.note();
         records.sort_by_key(|lain| lain.class);
-        let mut left = Self { files: disk.files(), records, numbers, counted: 0 };
+        let mut left = Self { files: disk.files(), records, numbers };
         left.find_places();
         left
     }
@@ -101,17 +113,20 @@ impl Left {
     /// Follows the records through the files of their class.
     fn find_places(&mut self) {
         for class in CLASSES {
-            let mut records = self.records.iter_mut().filter(|lain| lain.class == class);
-            for (name, bytes) in self.files.iter().filter(|(name, _)| name.starts_with(class.name())) {
-                let mut at = format::FILE_HEAD.len();
-                while at < bytes.len() {
-                    let lain = records.next().unwrap();
-                    let end = at + format::size(&lain.record);
-                    assert!(bytes[at..end].ends_with(&lain.record.payload));
-                    (lain.place, at) = (Some((name.clone(), at..end)), end);
+            let mut segments: Vec<_> = self.files.keys().filter_map(|name| Segment::parse(name, 0)).collect();
+            segments.retain(|(of, _)| *of == class);
+            assert_eq!(segments.len(), 2);
+            let second = segments[1].1.first as usize;
+            let mut at = format::FILE_HEAD.len();
+            for (index, lain) in self.records.iter_mut().filter(|lain| lain.class == class).enumerate() {
+                if index == second {
+                    at = format::FILE_HEAD.len();
                 }
+                let name = segments[usize::from(index >= second)].1.name(class);
+                let end = at + format::size(&lain.record);
+                assert!(self.files[&name][at..end].ends_with(&lain.record.payload));
+                (lain.place, at) = (Some((name, at..end)), end);
             }
-            assert!(records.next().is_none());
         }
     }
 

@@ -10,20 +10,54 @@ use super::{
 const CAP: u64 = 80 << 10;
 
 fn push(class: usize, size: usize) -> Op {
-    Push { class, topic: (size % 2) as u8, size }
+    Push { class, topic: (size % 3) as u8, size }
 }
 
 /// New segments, several in one plan; acknowledgements out of order; a refusal; a segment that is done with; a full
 /// outbox that drops; a purge; two restarts.
 fn story() -> Vec<Op> {
-    let mut story = vec![push(4, 10), push(4, 300), push(1, 40), Commit, push(4, 3000), push(4, 2500), Commit];
-    story.extend([Take(4), Take(4), Settle { which: 1, refused: false }, Note, push(0, 77), Plan, push(0, 78)]);
-    story.extend([Execute, push(4, 1), Committed, Settle { which: 0, refused: true }, Commit, Take(1), Take(4)]);
-    story.extend([Settle { which: 1, refused: false }, Settle { which: 0, refused: false }, Note, Commit, Kill]);
+    let mut story =
+        vec![push(4, 10), push(4, 300), push(1, 40), Commit, push(4, 3000), push(4, 2500), Commit];
+    story.extend([
+        Take(4),
+        Take(4),
+        Settle { which: 1, refused: false },
+        Note,
+        push(0, 77),
+        Plan,
+        push(0, 78),
+    ]);
+    story.extend([
+        Execute,
+        push(4, 1),
+        Committed,
+        Settle { which: 0, refused: true },
+        Commit,
+        Take(1),
+        Take(4),
+    ]);
+    story.extend([
+        Settle { which: 1, refused: false },
+        Settle { which: 0, refused: false },
+        Note,
+        Commit,
+        Kill,
+    ]);
     story.extend([push(3, 900), push(2, 5), Commit]);
     story.extend((0..9).flat_map(|round| [push(4, 9000 + round), Commit, Take(4)]));
     story.extend([Settle { which: 2, refused: false }, push(1, 12_000), push(1, 9_000), Commit, Note]);
-    story.extend([push(3, 50), push(3, 51), Commit, Purge(3), Commit, push(3, 52), Commit, Cut, Take(4), Commit]);
+    story.extend([
+        push(3, 50),
+        push(3, 51),
+        Commit,
+        Purge(3),
+        Commit,
+        push(3, 52),
+        Commit,
+        Cut,
+        Take(4),
+        Commit,
+    ]);
     story
 }
 

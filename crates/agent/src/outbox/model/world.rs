@@ -6,12 +6,15 @@ use testkit::Rng;
 
 use super::{
     super::{Class, Draft, Fate, Key, Outbox, Plan, Qos, Record, Stats, Tally, faulty::Faulty},
-    Op,
+    Op, clock,
 };
 
 /// Messages are told apart by their first byte.
 const MOST: usize = 250;
 const PAGE: u64 = 4096;
+/// A topic of all classes. Each of these has its own file, so that of what was never said to be on disk a later number
+/// may be there and an earlier one not.
+const SHARED: &str = "iot/d1/shared";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -19,10 +22,10 @@ enum State {
     Waiting { stored: bool },
     /// Settled; noted once it was written down on a well disk.
     Settled { noted: bool },
-    /// Dropped or damaged, and counted; `kept` where a later process has to count it too.
-    Gone { kept: bool },
-    /// Died with its process before it was said to be on disk.
-    Lost,
+    /// Dropped or damaged, and counted; after it was on disk, or before.
+    Gone { stored: bool, noted: bool },
+    /// Died with its process before it was said to be on disk; perhaps said to be in memory only.
+    Lost { in_memory: bool },
 }
 
 struct Message {
@@ -69,15 +72,14 @@ fn record(id: usize, class: Class, topic: u8, size: usize) -> Record {
     }
     payload[0] = id as u8;
     let qos = if id.is_multiple_of(5) { Qos::ExactlyOnce } else { Qos::AtLeastOnce };
-    // A topic of its own, and one that it shares with the next class.
-    let topic = format!("iot/d1/{}", class as usize + usize::from(topic));
+    let topic = if topic == 2 { SHARED.to_owned() } else { format!("iot/d1/{class}/{topic}") };
     Record { topic, payload, qos, retain: id.is_multiple_of(7) }
 }
 
 impl World {
     pub(super) fn new(seed: u64, cap: u64) -> Self {
         let disk = Faulty::new(seed);
-        let outbox = Outbox::open(Arc::<Faulty>::clone(&disk), cap);
+        let outbox = Outbox::open(disk.clone(), cap, clock());
         Self {
             disk,
             outbox: Some(outbox),
@@ -149,7 +151,15 @@ impl World {
         let seq = numbers.first().copied().unwrap_or(0);
         let state = State::Waiting { stored: false };
         let record = Record { topic, payload, qos, retain };
-        self.messages.push(Message { class, record, seq, state, tally: Some(tally), taken: false, refused: false });
+        self.messages.push(Message {
+            class,
+            record,
+            seq,
+            state,
+            tally: Some(tally),
+            taken: false,
+            refused: false,
+        });
         let gone = self.look_for_gone()?;
         let too_large = size as u64 > self.cap / 5;
         ensure!(gone.is_empty() || too_large || !has_room, "there was room, and {gone:?} were dropped");
@@ -170,11 +180,12 @@ impl World {
 
     /// The least important goes first, and of that the oldest, for what is at least as important.
     fn check_order_of_drops(&self, gone: &[usize], first: Option<Class>) -> Checked {
-        for id in gone.iter().filter(|_| !self.unreadable) {
+        for id in gone.iter().filter(|id| !self.unreadable && !self.messages[**id].refused) {
             let class = self.messages[*id].class;
             ensure!(first.is_some_and(|first| first <= class), "{id} of {class} was dropped for {first:?}");
             let stays = |class, than: usize| {
-                self.waiting(class).find(|id| *id < than && self.messages[*id].state == State::Waiting { stored: true })
+                self.waiting(class)
+                    .find(|id| *id < than && self.messages[*id].state == State::Waiting { stored: true })
             };
             let less = Class::ALL.into_iter().filter(|less| *less > class).find_map(|less| stays(less, MOST));
             ensure!(less.is_none(), "{id} was dropped before {less:?}, which is less important");
@@ -185,9 +196,8 @@ impl World {
     }
 
     fn waiting(&self, class: Class) -> impl Iterator<Item = usize> {
-        let waits = move |message: &Message| {
-            message.class == class && matches!(message.state, State::Waiting { .. })
-        };
+        let waits =
+            move |message: &Message| message.class == class && matches!(message.state, State::Waiting { .. });
         (0..).zip(&self.messages).filter(move |(_, message)| waits(message)).map(|(id, _)| id)
     }
 
@@ -219,7 +229,11 @@ impl World {
         let (before, message) = self.messages.split_at_mut(id);
         let message = &mut message[0];
         ensure!(!message.taken, "{id} was given out twice");
-        ensure!(matches!(message.state, State::Waiting { .. }), "{id} was given out, but is {:?}", message.state);
+        ensure!(
+            matches!(message.state, State::Waiting { .. }),
+            "{id} was given out, but is {:?}",
+            message.state
+        );
         message.taken = true;
         match &key {
             Key::Disk { class: of, .. } => {
@@ -271,7 +285,8 @@ impl World {
         // What was dropped on its way, and arrived, was not dropped.
         let (messages, dropped) = if was_gone { (0, 1) } else { (1, 0) };
         ensure!(
-            (is.messages, is.dropped, is.refused) == (was.messages - messages, was.dropped - dropped, was.refused),
+            (is.messages, is.dropped, is.refused)
+                == (was.messages - messages, was.dropped - dropped, was.refused),
             "{id} was sent, gone before: {was_gone}: {was:?} became {is:?}",
         );
         self.stats[class as usize] = is;
@@ -289,8 +304,8 @@ impl World {
             return;
         }
         for message in &mut self.messages {
-            if let State::Settled { noted: known } | State::Gone { kept: known } = &mut message.state {
-                *known = true;
+            if let State::Settled { noted } | State::Gone { noted, .. } = &mut message.state {
+                *noted = true;
             }
         }
     }
@@ -308,10 +323,14 @@ impl World {
     fn die(&mut self, cut: bool) -> Checked {
         (self.outbox, self.writing) = (None, None);
         self.taken.clear();
-        if cut { self.disk.cut() } else { self.disk.kill() }
+        if cut {
+            self.disk.cut()
+        } else {
+            self.disk.kill()
+        }
         self.unreadable = false;
         self.lives += 1;
-        self.outbox = Some(Outbox::open(Arc::<Faulty>::clone(&self.disk), self.cap));
+        self.outbox = Some(Outbox::open(self.disk.clone(), self.cap, clock()));
         let degraded = self.outbox().degraded().map(str::to_owned);
         ensure!(degraded.is_none(), "degraded on a well disk: {degraded:?}");
         for class in Class::ALL {
@@ -329,14 +348,21 @@ impl World {
             ensure!(there.last().is_none_or(|last| *last < id), "{id} is there after {there:?}");
             there.push(id);
         }
-        for (id, message) in self.messages.iter_mut().enumerate().filter(|(_, message)| message.class == class) {
-            (message.taken, message.refused, message.tally) = (false, false, None);
+        for (id, message) in
+            self.messages.iter_mut().enumerate().filter(|(_, message)| message.class == class)
+        {
+            let in_memory = message.tally.take().is_some_and(|tally| tally.counts().in_memory == 1);
+            (message.taken, message.refused) = (false, false);
             let is_there = there.contains(&id);
             message.state = match message.state {
-                State::Waiting { stored: true } if !is_there => return Err(format!("{id} of {class} is lost")),
-                State::Waiting { .. } if !is_there => State::Lost,
-                State::Lost if is_there => return Err(format!("{id} was lost, and is back")),
-                state @ (State::Settled { noted: true } | State::Gone { kept: true }) if is_there && !cut => {
+                State::Waiting { stored: true } if !is_there => {
+                    return Err(format!("{id} of {class} is lost"));
+                }
+                State::Waiting { .. } if !is_there => State::Lost { in_memory },
+                State::Lost { .. } if is_there => return Err(format!("{id} was lost, and is back")),
+                state @ (State::Settled { noted: true } | State::Gone { noted: true, .. })
+                    if is_there && !cut =>
+                {
                     return Err(format!("{id} is back, though it is {state:?}"));
                 }
                 state if !is_there => state,
@@ -350,9 +376,10 @@ impl World {
             self.messages.iter().filter(|m| m.class == class && which(&m.state)).count() as i64
         };
         let counted = (is.dropped + is.damaged) as i64 + self.uncounted[class as usize];
-        let (least, most) = (count(|s| matches!(s, State::Gone { kept: true })), count(|s| matches!(s, State::Gone { .. })));
-        ensure!(counted <= most, "{is:?}, but only {most} are gone");
-        ensure!(cut || counted >= least, "{is:?}, but {least} are gone");
+        let kept = |state: &_| matches!(state, State::Gone { stored, noted } if *stored || *noted);
+        let (least, most) = (count(kept), count(|state| matches!(state, State::Gone { .. })));
+        ensure!(counted <= most, "{class}: {is:?}, but only {most} are gone");
+        ensure!(cut || counted >= least, "{class}: {is:?}, but {least} are gone");
         self.uncounted[class as usize] += most - counted;
         self.stats[class as usize] = is;
         Ok(())
@@ -361,14 +388,21 @@ impl World {
     /// No number is missing below one that is there, but of what met its end.
     fn check_numbers(&self) -> Checked {
         let mut highest: HashMap<&str, u64> = HashMap::new();
-        for message in self.messages.iter().filter(|message| message.state == State::Waiting { stored: true }) {
+        for message in self
+            .messages
+            .iter()
+            .filter(|m| m.state == State::Waiting { stored: true } && m.record.topic != SHARED)
+        {
             let highest = highest.entry(&message.record.topic).or_default();
             *highest = message.seq.max(*highest);
         }
         for (topic, highest) in highest {
             for seq in 1..=highest {
                 let mut had = self.messages.iter().filter(|m| m.record.topic == topic && m.seq == seq);
-                ensure!(had.any(|m| m.state != State::Lost), "{topic}: number {seq} is missing below {highest}");
+                ensure!(
+                    had.any(|m| m.state != State::Lost { in_memory: false }),
+                    "{topic}: number {seq} is missing below {highest}"
+                );
             }
         }
         Ok(())
@@ -392,7 +426,7 @@ impl World {
             let ended = |stats: Stats| (stats.dropped + stats.damaged + stats.refused) as i64;
             let counted = ended(is) - ended(was);
             let listed = if is == was { None } else { Some(self.listed(class)?) };
-            let (before, mut refused) = (gone.len(), 0);
+            let before = gone.len();
             for (id, message) in self.messages.iter_mut().enumerate().filter(|(_, m)| m.class == class) {
                 let State::Waiting { stored } = &mut message.state else { continue };
                 let is_gone = match &message.tally {
@@ -406,16 +440,22 @@ impl World {
                     }
                     None => listed.as_ref().is_some_and(|listed| !listed.contains(&id)),
                 };
-                if is_gone && message.refused {
-                    message.state = State::Settled { noted: false };
-                    refused += 1;
-                } else if is_gone {
-                    message.state = State::Gone { kept: *stored };
+                if is_gone {
+                    message.state = State::Gone { stored: *stored, noted: false };
                     gone.push(id);
                 }
             }
-            let found = (gone.len() - before) as i64 + refused;
+            let found = (gone.len() - before) as i64;
             ensure!(counted == found, "{counted} of {class} counted, but gone are {:?}", &gone[before..]);
+            // Also those that were dropped while they were on their way.
+            let refused = self.messages.iter_mut().filter(|m| m.class == class && m.refused);
+            let mut refused = refused.filter(|m| matches!(m.state, State::Gone { .. }));
+            for _ in was.refused..is.refused {
+                let Some(message) = refused.next() else {
+                    return Err(format!("refused? {was:?} became {is:?}"));
+                };
+                message.state = State::Settled { noted: false };
+            }
             let waiting = self.waiting(class).count() as u64;
             ensure!(is.messages == waiting, "{waiting} of {class} wait, but {is:?}");
         }
