@@ -13,15 +13,16 @@ mod store;
 mod table;
 
 #[cfg(target_os = "linux")]
-fn main() {
+fn main() -> std::process::ExitCode {
+    use std::process::ExitCode;
     // `cargo test --benches` only wants to know that it builds.
     if !std::env::args().any(|argument| argument == "--bench") {
-        return;
+        return ExitCode::SUCCESS;
     }
     let mut table = table::Table::default();
     store::measure(&mut table);
     println!("{table}");
-    std::process::exit(i32::from(!table.holds()));
+    if table.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[cfg(not(target_os = "linux"))]
