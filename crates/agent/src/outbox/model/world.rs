@@ -18,7 +18,7 @@ const SHARED: &str = "iot/d1/shared";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Not settled; `stored` once it was said, or seen, to be on disk.
+    /// Not settled; `stored` once it was said, or seen by a later process, to be on disk.
     Waiting { stored: bool },
     /// Settled; noted once it was written down on a well disk.
     Settled { noted: bool },
@@ -35,6 +35,8 @@ struct Message {
     state: State,
     /// Of the life it was pushed in.
     tally: Option<Arc<Tally>>,
+    /// Its process said that it is on disk, or it was seen there after a power cut: it stays.
+    promised: bool,
     taken: bool,
     refused: bool,
 }
@@ -157,6 +159,7 @@ impl World {
             seq,
             state,
             tally: Some(tally),
+            promised: false,
             taken: false,
             refused: false,
         });
@@ -304,8 +307,10 @@ impl World {
             return;
         }
         for message in &mut self.messages {
-            if let State::Settled { noted } | State::Gone { noted, .. } = &mut message.state {
-                *noted = true;
+            // Of what was sent from memory nothing is noted but the count.
+            let on_disk = message.promised || message.tally.is_none();
+            if let State::Settled { noted } | State::Gone { noted, stored: true } = &mut message.state {
+                *noted = on_disk;
             }
         }
     }
@@ -342,7 +347,7 @@ impl World {
     /// What is there at the beginning of a life, and what should be.
     fn compare(&mut self, class: Class, cut: bool) -> Checked {
         let listed = self.outbox().list(class, 0, usize::MAX).map_err(|error| error.to_string())?;
-        let mut there: Vec<usize> = Vec::new();
+        let (mut there, mut back): (Vec<usize>, _) = (Vec::new(), 0);
         for (_, record) in &listed {
             let id = self.identify(class, record)?;
             ensure!(there.last().is_none_or(|last| *last < id), "{id} is there after {there:?}");
@@ -355,7 +360,7 @@ impl World {
             (message.taken, message.refused) = (false, false);
             let is_there = there.contains(&id);
             message.state = match message.state {
-                State::Waiting { stored: true } if !is_there => {
+                State::Waiting { .. } if !is_there && message.promised => {
                     return Err(format!("{id} of {class} is lost"));
                 }
                 State::Waiting { .. } if !is_there => State::Lost { in_memory },
@@ -366,8 +371,13 @@ impl World {
                     return Err(format!("{id} is back, though it is {state:?}"));
                 }
                 state if !is_there => state,
-                _ => State::Waiting { stored: true },
+                state => {
+                    // A failed commit left it on disk, and it was dropped from memory.
+                    back += i64::from(matches!(state, State::Gone { stored: false, .. }));
+                    State::Waiting { stored: true }
+                }
             };
+            message.promised |= cut && is_there;
         }
         let is = self.outbox().stats(class);
         ensure!(is.messages == there.len() as u64, "{is:?}, but there are {there:?}");
@@ -378,7 +388,7 @@ impl World {
         let counted = (is.dropped + is.damaged) as i64 + self.uncounted[class as usize];
         let kept = |state: &_| matches!(state, State::Gone { stored, noted } if *stored || *noted);
         let (least, most) = (count(kept), count(|state| matches!(state, State::Gone { .. })));
-        ensure!(counted <= most, "{class}: {is:?}, but only {most} are gone");
+        ensure!(counted <= most + back, "{class}: {is:?}, but only {most} are gone");
         ensure!(cut || counted >= least, "{class}: {is:?}, but {least} are gone");
         self.uncounted[class as usize] += most - counted;
         self.stats[class as usize] = is;
@@ -436,6 +446,7 @@ impl World {
                         ensure!(!*stored || counts.on_disk == 1, "{id} was on disk: {counts:?}");
                         ensure!(counts.on_disk + counts.in_memory + counts.dropped <= 1, "{id}: {counts:?}");
                         *stored |= counts.on_disk == 1;
+                        message.promised |= *stored;
                         counts.dropped + counts.failed > 0
                     }
                     None => listed.as_ref().is_some_and(|listed| !listed.contains(&id)),
