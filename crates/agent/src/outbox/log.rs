@@ -178,6 +178,7 @@ impl Log {
         Stats {
             messages: self.waiting() + self.pending.len() as u64 + self.held,
             bytes: on_disk + self.pending_bytes,
+            sent: self.cursor.sent,
             dropped: self.cursor.dropped,
             refused: self.cursor.refused,
             damaged: self.cursor.damaged,
