@@ -112,6 +112,11 @@ impl Log {
                 // Its end is gone: what was there is found to be damaged when it is its turn.
                 (last.next, last.planned) = (next, next);
                 growing = false;
+            } else if last.next > next
+                && let Err(error) = last.make_safe(class, disk, next)
+            {
+                // A disk that cannot be written is still to be sent from.
+                tracing::debug!(%class, %error, "cannot make safe what the last process has written");
             }
             next = last.next;
         }

@@ -93,6 +93,28 @@ impl Segment {
         Ok(clean)
     }
 
+    /// Writes once more what it has from this index on. Whoever wrote it may have been killed before it was safe: it
+    /// would be sent, be lost with the power, and its number be given again.
+    pub(super) fn make_safe(&self, class: Class, disk: &dyn Disk, from: u64) -> io::Result<()> {
+        let source = Source::new(disk, class, self);
+        let (mut reader, mut at) = (Reader::default(), 0);
+        reader.open(self.generation, &source)?;
+        while reader.next(&source)?.is_some_and(|found| found.head.index < from) {
+            at = reader.at;
+        }
+        let mut bytes = vec![0; CHUNK];
+        while at < self.len {
+            let most = usize::try_from(self.len - at).unwrap_or(CHUNK).min(CHUNK);
+            let read = disk.read(&source.name, at, &mut bytes[..most])?;
+            if read == 0 {
+                break;
+            }
+            disk.write_synced(&source.name, at, &bytes[..read])?;
+            at += read as u64;
+        }
+        disk.sync_names()
+    }
+
     /// It has, or will have, records that are not safe yet.
     pub(super) fn is_planned(&self) -> bool {
         self.planned > self.next
