@@ -203,9 +203,15 @@ impl Faulty {
         self.lock().size()
     }
 
-    /// The most they have taken since the last crash.
+    /// The most they have taken since the last crash, or [`Faulty::forget_peak`].
     pub(super) fn peak(&self) -> u64 {
         self.lock().peak
+    }
+
+    /// From now on.
+    pub(super) fn forget_peak(&self) {
+        let mut state = self.lock();
+        state.peak = state.size();
     }
 
     /// As the process sees them.

@@ -46,6 +46,8 @@ pub(super) struct World {
     pub(super) disk: Arc<Faulty>,
     outbox: Option<Outbox>,
     cap: u64,
+    /// After a power cut files may be back that had been removed, until the next commit.
+    limit: u64,
     messages: Vec<Message>,
     writing: Option<(Plan, Option<io::Result<()>>)>,
     taken: Vec<(Key, usize)>,
@@ -86,6 +88,7 @@ impl World {
             disk,
             outbox: Some(outbox),
             cap,
+            limit: cap,
             messages: Vec::new(),
             writing: None,
             taken: Vec::new(),
@@ -212,6 +215,10 @@ impl World {
 
     fn committed(&mut self) {
         if let Some((plan, Some(result))) = self.writing.take_if(|(_, result)| result.is_some()) {
+            if result.is_ok() {
+                self.disk.forget_peak();
+                self.limit = self.cap;
+            }
             self.outbox().committed(plan, result);
         }
     }
@@ -319,7 +326,8 @@ impl World {
         let said = self.outbox().purge(&[class]);
         let gone = self.look_for_gone()?;
         ensure!(said == gone.len() as u64, "{said} purged, but gone are {gone:?}");
-        let left = self.waiting(class).find(|id| !gone.contains(id));
+        let in_flight = |id: &usize| self.messages[*id].taken;
+        let left = self.waiting(class).find(|id| !gone.contains(id) && !in_flight(id));
         ensure!(left.is_none() || self.writing.is_some(), "{left:?} was not purged");
         Ok(())
     }
@@ -332,6 +340,9 @@ impl World {
             self.disk.cut()
         } else {
             self.disk.kill()
+        }
+        if cut {
+            self.limit = self.cap.max(self.disk.size());
         }
         self.unreadable = false;
         self.lives += 1;
@@ -388,7 +399,9 @@ impl World {
         let counted = (is.dropped + is.damaged) as i64 + self.uncounted[class as usize];
         let kept = |state: &_| matches!(state, State::Gone { stored, noted } if *stored || *noted);
         let (least, most) = (count(kept), count(|state| matches!(state, State::Gone { .. })));
-        ensure!(counted <= most + back, "{class}: {is:?}, but only {most} are gone");
+        // What was dropped, arrived all the same and is not noted, is still counted as dropped.
+        let arrived = count(|state| matches!(state, State::Settled { noted: false }));
+        ensure!(counted <= most + back + arrived, "{class}: {is:?}, but only {most} are gone");
         ensure!(cut || counted >= least, "{class}: {is:?}, but {least} are gone");
         self.uncounted[class as usize] += most - counted;
         self.stats[class as usize] = is;
@@ -421,7 +434,7 @@ impl World {
     /// Whether everything holds.
     fn look(&mut self) -> Checked {
         let peak = self.disk.peak();
-        ensure!(peak <= self.cap, "{peak} bytes on disk, of {} at most", self.cap);
+        ensure!(peak <= self.limit, "{peak} bytes on disk, of {} at most", self.limit);
         self.unreadable |= self.disk.is_unreadable();
         self.look_for_gone().map(drop)
     }
