@@ -72,7 +72,14 @@ impl Segment {
     }
 
     /// Looks through a segment: how many records, how many bytes, which numbers. Tells whether it ends cleanly.
-    pub(super) fn scan(&mut self, class: Class, disk: &dyn Disk, streams: &mut Streams) -> io::Result<bool> {
+    /// Behind the index `committed` it ends with the first record that is not whole: the writing of it was cut off.
+    pub(super) fn scan(
+        &mut self,
+        class: Class,
+        disk: &dyn Disk,
+        streams: &mut Streams,
+        committed: u64,
+    ) -> io::Result<bool> {
         let mut source = Source::new(disk, class, self);
         if self.next == self.first {
             source.indexes.end = u64::MAX;
@@ -81,6 +88,10 @@ impl Segment {
         reader.open(self.generation, &source)?;
         let (mut next, mut end) = (self.first, FILE_HEAD.len() as u64);
         while let Some(found) = reader.next(&source)? {
+            let is_whole = found.head.index == next && found.record.is_some();
+            if next >= committed && !is_whole {
+                break;
+            }
             next = next.max(found.head.index + 1);
             end = reader.at;
             if let Some(record) = found.record.filter(|_| found.head.seq > 0) {
