@@ -21,6 +21,7 @@ use crate::{
     clock::{self, Clock},
     config::{self, BrokerUrl, Config, Loaded, Paths, Sources},
     control::{self, Control},
+    desk::Desk,
     identity::{Identity, machine_id},
     log,
     mqtt::{
@@ -31,7 +32,6 @@ use crate::{
     register,
     service::{Shared, Topics},
     services::{REGISTRY, schemas},
-    status,
     store::Store,
     supervisor::{self, Supervisor},
     systemd::{Notifier, Watchdog},
@@ -217,7 +217,7 @@ struct Agent {
     mqtt: Mqtt,
     driver: JoinHandle<()>,
     supervisor: Supervisor,
-    /// Answers `iot-agent status`; its socket goes with it.
+    /// Answers `iot-agent status` and its like; its socket goes with it.
     control: JoinHandle<()>,
     _watchdog: Watchdog,
 }
@@ -231,9 +231,8 @@ impl Agent {
         let broker = config.mqtt.broker.to_string();
         let client_id = shared.identity.client_id().as_str();
         info!(version = env!("CARGO_PKG_VERSION"), client_id, broker, "started");
-        let answers = (Arc::clone(&shared), mqtt.clone());
-        let answer = move |_| std::future::ready(Ok(status::report(&answers.0, &answers.1, &broker)));
-        let control = tokio::spawn(control.serve(answer));
+        let desk = Desk::new(Arc::clone(&shared), mqtt.clone(), broker, outbox_folder(&config.paths));
+        let control = tokio::spawn(control.serve(desk));
         let driver = tokio::spawn(driver.run());
         tokio::spawn(keep(Arc::clone(&shared)));
         let notifier = Notifier::from_env();
@@ -352,6 +351,11 @@ fn fault(settings: &config::Mqtt, error: &transport::Error) -> Option<(&'static 
 /// The control socket of the daemon with these folders.
 pub fn socket(paths: &Paths) -> PathBuf {
     paths.run.join(control::SOCKET)
+}
+
+/// Where the outbox of the daemon with these folders is.
+pub fn outbox_folder(paths: &Paths) -> PathBuf {
+    paths.state.join("outbox")
 }
 
 /// What loading has to say, in the log.

@@ -1,0 +1,163 @@
+//! What the daemon answers on its control socket.
+
+use std::{
+    io::{self, BufRead, BufReader},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    config::Qos,
+    control::{self, Command, Talk},
+    mqtt::Mqtt,
+    outbox::{Class, Disk, Folder, Outbox, Record, Stats},
+    publish::{self, Publisher},
+    service::Shared,
+    status,
+};
+
+/// Files of messages that the broker will never take, the older first; one JSON object a line.
+pub const REFUSED: [&str; 2] = ["refused.1.jsonl", "refused.jsonl"];
+
+/// How many messages one answer lists: with what of each is shown, well below what a client reads.
+const PAGE: usize = 32;
+/// How many bytes of a payload are shown.
+const SHOWN: usize = 1024;
+
+/// The daemon behind the socket.
+#[derive(Debug)]
+pub struct Desk {
+    shared: Arc<Shared>,
+    mqtt: Mqtt,
+    broker: String,
+    publisher: Publisher,
+    /// Where the outbox is.
+    folder: PathBuf,
+}
+
+/// A message that waits, as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// How important.
+    pub class: Class,
+    /// Its place among those of its class.
+    pub index: u64,
+    /// Where it goes.
+    pub topic: String,
+    /// Quality of service.
+    pub qos: Qos,
+    /// Bytes of payload.
+    pub bytes: u64,
+    /// The number that its payload carries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// The payload, or its beginning; what is no UTF-8 is replaced.
+    pub payload: String,
+    /// That was only the beginning.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
+}
+
+impl Item {
+    fn new(class: Class, index: u64, record: &Record) -> Self {
+        #[derive(Deserialize)]
+        struct Numbered {
+            seq: u64,
+        }
+        let Record { topic, payload, qos, .. } = record;
+        let text = String::from_utf8_lossy(payload);
+        let shown = &text[..text.floor_char_boundary(SHOWN)];
+        Self {
+            class,
+            index,
+            topic: topic.clone(),
+            qos: *qos,
+            bytes: payload.len() as u64,
+            seq: serde_json::from_slice(payload).ok().map(|Numbered { seq }| seq),
+            payload: shown.to_owned(),
+            cut: shown.len() < text.len(),
+        }
+    }
+}
+
+impl Desk {
+    /// For the device and the broker of these, whose outbox is in this folder.
+    pub fn new(shared: Arc<Shared>, mqtt: Mqtt, broker: String, folder: PathBuf) -> Self {
+        let publisher = Publisher::new(Arc::clone(&shared), mqtt.clone());
+        Self { shared, mqtt, broker, publisher, folder }
+    }
+
+    fn outbox<T>(&self, look: impl FnOnce(&mut Outbox) -> T) -> Result<T, String> {
+        self.mqtt.with_outbox(look).ok_or_else(|| "this agent keeps no outbox".to_owned())
+    }
+
+    async fn purge(&self, classes: &[Class], refused: bool) -> Result<Value, String> {
+        let purged = if classes.is_empty() { 0 } else { self.outbox(|outbox| outbox.purge(classes))? };
+        let mut forgotten = 0;
+        if refused {
+            let folder = self.folder.clone();
+            let work = tokio::task::spawn_blocking(move || forget_refused(&folder)).await;
+            let result = work.map_err(io::Error::other).flatten();
+            forgotten = result.map_err(|error| format!("cannot remove {}: {error}", REFUSED[1]))?;
+        }
+        tracing::info!(messages = purged, refused = forgotten, "outbox purged");
+        Ok(json!({ "messages": purged, "refused": forgotten }))
+    }
+}
+
+impl control::Desk for Desk {
+    async fn answer(&self, command: Command) -> Result<Value, String> {
+        match command {
+            Command::Status => Ok(status::report(&self.shared, &self.mqtt, &self.broker)),
+            Command::OutboxStats => self.outbox(|outbox| stats(outbox)),
+            Command::OutboxList { class, from } => {
+                let found = self.outbox(|outbox| outbox.list(class, from, PAGE))?;
+                let items = found.iter().map(|(index, record)| Item::new(class, *index, record));
+                Ok(json!(items.collect::<Vec<_>>()))
+            }
+            Command::OutboxPurge { classes, refused } => self.purge(&classes, refused).await,
+            Command::Publish(_) => Err("lines follow this command".to_owned()),
+        }
+    }
+
+    async fn publish(&self, request: publish::Request, talk: Talk) -> io::Result<()> {
+        self.publisher.serve(request, talk).await
+    }
+}
+
+fn stats(outbox: &Outbox) -> Value {
+    let mut stats = counted(outbox.total());
+    stats["cap"] = json!(outbox.cap());
+    if let Some(why) = outbox.degraded() {
+        stats["degraded"] = json!(why);
+    }
+    for class in Class::ALL {
+        stats["classes"][class.name()] = counted(outbox.stats(class));
+    }
+    stats
+}
+
+fn counted(Stats { messages, bytes, dropped, refused, damaged }: Stats) -> Value {
+    json!({
+        "messages": messages, "bytes": bytes, "dropped": dropped, "refused": refused, "damaged": damaged,
+    })
+}
+
+/// Removes what was set aside, and tells how many messages that were.
+fn forget_refused(folder: &Path) -> io::Result<u64> {
+    let disk = Folder::new(folder.to_owned());
+    let mut forgotten = 0;
+    for name in REFUSED {
+        match std::fs::File::open(folder.join(name)) {
+            Ok(file) => forgotten += BufReader::new(file).split(b'\n').map_while(Result::ok).count() as u64,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        }
+        disk.remove(name)?;
+    }
+    disk.sync_names()?;
+    Ok(forgotten)
+}
