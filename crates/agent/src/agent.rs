@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
@@ -24,9 +24,10 @@ use crate::{
     identity::{Identity, machine_id},
     log,
     mqtt::{
-        self, Backoff, Credentials, Driver, Mqtt,
+        self, Backoff, Committer, Credentials, Driver, Mqtt,
         transport::{self, Dial, Endpoint, TlsFiles},
     },
+    outbox::{Disk, Folder},
     presence::Presence,
     register,
     service::{Shared, Topics},
@@ -43,12 +44,17 @@ const DRAIN_SERVICES: Duration = Duration::from_secs(2);
 pub(crate) const DRAIN_QUEUE: Duration = Duration::from_millis(800);
 /// When the connection is given up for good: goodbye, DISCONNECT and all.
 pub(crate) const DRAIN_LINK: Duration = Duration::from_millis(2500);
+/// When the outbox is written for the last time, at the latest: since the beginning of the end.
+const DRAIN: Duration = Duration::from_millis(4800);
 /// How often the time is written down, so that a clock that resets cannot go back further.
 const KEEP: Duration = Duration::from_secs(3600);
 /// How soon what could not be written is tried again.
 const KEEP_AGAIN: Duration = Duration::from_secs(10);
 /// Most bytes that wait for the broker in memory.
 const QUEUE: u64 = 1 << 20;
+
+/// Folder of the outbox in the state folder.
+const OUTBOX: &str = "outbox";
 
 /// State file of the clock's floor.
 const CLOCK_FILE: &str = "clock.json";
@@ -101,14 +107,18 @@ pub struct Parts {
     pub mqtt: Mqtt,
     /// The task that has to run for `mqtt` to work.
     pub driver: Driver,
+    /// The task that has to run for what is durable to be so, where there is an outbox.
+    pub committer: Option<Committer>,
 }
 
-/// Opens the state folder and makes everything that services stand on; `presence` is what is said of this device.
+/// Opens the state folder and makes everything that services stand on; `presence` is what is said of this device. What
+/// is durable waits on `outbox`, or in memory where there is none.
 ///
 /// # Errors
 /// State that cannot be used, or settings of the connection that cannot work.
 pub fn prepare<P: mqtt::Presence>(
     config: &Config,
+    outbox: Option<Arc<dyn Disk>>,
     presence: impl FnOnce(Arc<Shared>) -> P,
 ) -> anyhow::Result<Parts> {
     let store = Store::open(&config.paths.state).context("open the state folder")?;
@@ -117,11 +127,22 @@ pub fn prepare<P: mqtt::Presence>(
         .context("find out who this device is")?;
     let shared = shared(config, identity, clock, store);
     let settings = settings(config, &shared)?;
-    let (mqtt, driver) = mqtt::new(settings, presence(Arc::clone(&shared)));
+    let presence = presence(Arc::clone(&shared));
+    let (mqtt, driver, committer) = match outbox {
+        Some(disk) => {
+            let (mqtt, driver, committer) =
+                mqtt::durable(settings, presence, disk, config.outbox.max_size.get());
+            (mqtt, driver, Some(committer))
+        }
+        None => {
+            let (mqtt, driver) = mqtt::new(settings, presence);
+            (mqtt, driver, None)
+        }
+    };
     if let Some(device) = &*shared.identity.device().borrow() {
         mqtt.bind(device.device_id.as_str());
     }
-    Ok(Parts { shared, mqtt, driver })
+    Ok(Parts { shared, mqtt, driver, committer })
 }
 
 /// The clock, with the floor that an earlier run has left.
@@ -216,6 +237,7 @@ struct Agent {
     shared: Arc<Shared>,
     mqtt: Mqtt,
     driver: JoinHandle<()>,
+    committer: JoinHandle<()>,
     supervisor: Supervisor,
     /// Answers `iot-agent status`; its socket goes with it.
     control: JoinHandle<()>,
@@ -225,7 +247,9 @@ struct Agent {
 impl Agent {
     fn start(sources: Sources, loaded: Loaded, logs: log::Handle) -> anyhow::Result<Self> {
         let config = loaded.config;
-        let Parts { shared, mqtt, driver } = prepare(&config, Presence::new)?;
+        let outbox = Arc::new(Folder::new(config.paths.state.join(OUTBOX)));
+        let Parts { shared, mqtt, driver, committer } = prepare(&config, Some(outbox), Presence::new)?;
+        let committer = committer.context("the agent has an outbox")?;
         let control = Control::bind(&config.paths.run)?;
         let supervisor = Supervisor::start(Arc::clone(&shared), mqtt.clone(), &config.services)?;
         let broker = config.mqtt.broker.to_string();
@@ -234,7 +258,7 @@ impl Agent {
         let answers = (Arc::clone(&shared), mqtt.clone());
         let answer = move |_| std::future::ready(Ok(status::report(&answers.0, &answers.1, &broker)));
         let control = tokio::spawn(control.serve(answer));
-        let driver = tokio::spawn(driver.run());
+        let (driver, committer) = (tokio::spawn(driver.run()), tokio::spawn(committer.run()));
         tokio::spawn(keep(Arc::clone(&shared)));
         let notifier = Notifier::from_env();
         let watched = Arc::clone(&shared);
@@ -248,6 +272,7 @@ impl Agent {
             shared,
             mqtt,
             driver,
+            committer,
             supervisor,
             control,
             _watchdog: watchdog,
@@ -263,6 +288,7 @@ impl Agent {
                 () = self.supervisor.watch() => continue,
                 // It ends when it is told to, or by a panic. An agent without it would be deaf and dumb for ever.
                 _ = &mut self.driver => anyhow::bail!("the MQTT driver has died"),
+                _ = &mut self.committer => anyhow::bail!("the outbox has died"),
             }
             tokio::select! {
                 () = stop.asked() => return Ok(()),
@@ -297,6 +323,7 @@ impl Agent {
     /// Ends everything within five seconds, nothing lost that could be sent.
     async fn drain(mut self) {
         info!("stopping");
+        let by = Instant::now() + DRAIN;
         let stuck = self.supervisor.drain(DRAIN_SERVICES).await;
         let goodbye = Presence::new(Arc::clone(&self.shared)).goodbye();
         self.mqtt.stop(goodbye, DRAIN_QUEUE);
@@ -304,6 +331,10 @@ impl Agent {
         if !self.driver.is_finished() && timeout(DRAIN_LINK, &mut self.driver).await.is_err() {
             self.driver.abort();
             warn!("the connection did not end in time");
+        }
+        self.mqtt.close();
+        if !self.committer.is_finished() && timeout_at(by, &mut self.committer).await.is_err() {
+            error!("the outbox could not be written in time: what came last may be lost");
         }
         if let Err(error) = keep_time(&self.shared) {
             warn!(error = %error, "the time cannot be written down");

@@ -15,8 +15,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::{
     config::{Delivery, Interval, Qos, Topic},
-    mqtt::{Connection, Message},
-    service::{Context, Service},
+    mqtt::Connection,
+    service::{Context, Outgoing, Service},
 };
 
 /// The slack a tick has before the service counts as hanging.
@@ -78,18 +78,18 @@ impl Heartbeat {
             ticks.tick().await;
             let up = matches!(*connection.borrow(), Connection::Connected { .. });
             if up || self.config.delivery != Delivery::Live {
-                self.send(&device_id, topic.clone())?;
+                self.send(&device_id, topic.clone());
             }
         }
     }
 
-    fn send(&self, device_id: &DeviceId, topic: String) -> anyhow::Result<()> {
+    fn send(&self, device_id: &DeviceId, topic: String) {
         let counters = self.ctx.mqtt.counters();
-        let heartbeat = heartbeat::Heartbeat {
+        let mut heartbeat = heartbeat::Heartbeat {
             device_id: device_id.clone(),
             timestamp: self.ctx.now(),
             status: Alive,
-            seq: self.ctx.next_seq(),
+            seq: 0,
             run_id: self.ctx.identity().run_id().to_owned(),
             uptime_s: self.ctx.shared.began.elapsed().as_secs(),
             services: self.ctx.shared.board.states(),
@@ -98,20 +98,22 @@ impl Heartbeat {
                 messages: counters.queued,
                 bytes: counters.queued_bytes,
                 dropped: counters.dropped,
+                degraded: counters.degraded,
             },
         };
-        let payload = serde_json::to_vec(&heartbeat).context("encode a heartbeat")?;
+        let payload = |seq| {
+            heartbeat.seq = seq;
+            serde_json::to_vec(&heartbeat).expect("strings and numbers make JSON")
+        };
         let Config { qos, delivery, .. } = self.config;
-        // Whether it arrived is the driver's business; the next one is due anyhow.
-        drop(self.ctx.mqtt.publish(Message { topic, payload, qos, retain: false, delivery }));
-        Ok(())
+        self.ctx.publish(Outgoing { topic, qos, delivery, payload });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::Harness;
+    use crate::{harness::Harness, mqtt::Message};
 
     fn config(delivery: Delivery) -> Config {
         Config { interval: Interval::seconds(10), delivery, ..Config::default() }
