@@ -1,8 +1,9 @@
 //! The agent as a whole: load, supervise, drain.
 
+mod connection;
+
 use std::{
-    io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -15,19 +16,17 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tracing::{error, info, warn};
-use zeroize::Zeroizing;
+
+use connection::{endpoint, fault, settings};
 
 use crate::{
     clock::{self, Clock},
-    config::{self, BrokerUrl, Config, Loaded, Paths, Sources},
+    config::{self, Config, Loaded, Paths, Sources},
     control::{self, Control},
     identity::{Identity, machine_id},
     log,
-    mqtt::{
-        self, Backoff, Committer, Credentials, Driver, Mqtt,
-        transport::{self, Dial, Endpoint, TlsFiles},
-    },
-    outbox::{Disk, Folder},
+    mqtt::{self, Backoff, Committer, Driver, Mqtt, transport::Dial},
+    outbox::{Disk, Folder, Outbox},
     presence::Presence,
     register,
     service::{Shared, Topics},
@@ -50,8 +49,6 @@ const DRAIN: Duration = Duration::from_millis(4800);
 const KEEP: Duration = Duration::from_secs(3600);
 /// How soon what could not be written is tried again.
 const KEEP_AGAIN: Duration = Duration::from_secs(10);
-/// Most bytes that wait for the broker in memory.
-const QUEUE: u64 = 1 << 20;
 
 /// Folder of the outbox in the state folder.
 const OUTBOX: &str = "outbox";
@@ -112,13 +109,13 @@ pub struct Parts {
 }
 
 /// Opens the state folder and makes everything that services stand on; `presence` is what is said of this device. What
-/// is durable waits on `outbox`, or in memory where there is none.
+/// is durable waits on `disk`, or in memory where there is none.
 ///
 /// # Errors
 /// State that cannot be used, or settings of the connection that cannot work.
 pub fn prepare<P: mqtt::Presence>(
     config: &Config,
-    outbox: Option<Arc<dyn Disk>>,
+    disk: Option<Arc<dyn Disk>>,
     presence: impl FnOnce(Arc<Shared>) -> P,
 ) -> anyhow::Result<Parts> {
     let store = Store::open(&config.paths.state).context("open the state folder")?;
@@ -128,10 +125,11 @@ pub fn prepare<P: mqtt::Presence>(
     let shared = shared(config, identity, clock, store);
     let settings = settings(config, &shared)?;
     let presence = presence(Arc::clone(&shared));
-    let (mqtt, driver, committer) = match outbox {
+    let (mqtt, driver, committer) = match disk {
         Some(disk) => {
-            let (mqtt, driver, committer) =
-                mqtt::durable(settings, presence, disk, config.outbox.max_size.get());
+            let (cap, clock) = (config.outbox.max_size.get(), shared.clock.clone());
+            let outbox = Outbox::open(Arc::clone(&disk), cap, clock);
+            let (mqtt, driver, committer) = mqtt::durable(settings, presence, outbox, disk);
             (mqtt, driver, Some(committer))
         }
         None => {
@@ -167,48 +165,6 @@ fn shared(config: &Config, identity: Identity, clock: Clock, state: Store) -> Ar
         began: Instant::now(),
         state,
     })
-}
-
-fn settings(config: &Config, shared: &Shared) -> anyhow::Result<mqtt::Settings> {
-    let settings = &config.mqtt;
-    let cap = config.outbox.max_size.get().min(QUEUE);
-    Ok(mqtt::Settings {
-        dial: Dial::new(endpoint(settings)?, shared.clock.clone()),
-        version: settings.version,
-        client_id: shared.identity.client_id().as_str().to_owned(),
-        credentials: Credentials { username: settings.username.clone(), password: password(settings)? },
-        keep_alive: settings.keep_alive.get(),
-        session_expiry: settings.session_expiry.get(),
-        max_packet_size: u32::try_from(settings.max_packet_size.get()).unwrap_or(u32::MAX),
-        reconnect: shared.backoff,
-        queue: usize::try_from(cap).unwrap_or(usize::MAX),
-    })
-}
-
-/// How the broker is reached, in the transport's terms.
-fn endpoint(settings: &config::Mqtt) -> anyhow::Result<Endpoint> {
-    let BrokerUrl { scheme, host, port, path } = settings.broker.clone();
-    let tls = TlsFiles {
-        ca: settings.ca_certificate.as_deref().map(Path::to_owned),
-        certificate: settings.client_certificate.as_deref().map(Path::to_owned),
-        key: settings.client_key.as_deref().map(Path::to_owned),
-    };
-    let proxy = settings.proxy.as_ref().map(proxy).transpose()?;
-    Ok(Endpoint { scheme, host, port, path, tls, proxy })
-}
-
-fn proxy(proxy: &config::Proxy) -> anyhow::Result<transport::Proxy> {
-    let credentials = proxy.credentials.as_ref().map(|(user, password)| {
-        let password = password.text().context("the proxy's password is no text")?.to_owned().into();
-        anyhow::Ok(transport::Credentials { user: user.clone(), password })
-    });
-    let credentials = credentials.transpose()?;
-    Ok(transport::Proxy { kind: proxy.kind, host: proxy.host.clone(), port: proxy.port, credentials })
-}
-
-fn password(settings: &config::Mqtt) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
-    let file = settings.password_file.as_ref().map(|file| file.read()).transpose()?;
-    Ok(settings.password.as_ref().or(file.as_ref()).map(|secret| secret.bytes().to_vec().into()))
 }
 
 /// Runs the daemon until SIGTERM or SIGINT.
@@ -362,22 +318,6 @@ pub fn check(loaded: &Loaded) -> anyhow::Result<()> {
     let shared = shared(config, identity, clock, Store::nowhere());
     supervisor::check(REGISTRY, &shared, &config.services)?;
     register::check(config, shared)
-}
-
-/// Which key is to blame, and for what. None for a file that is not there: it may come later, and loading has said so.
-fn fault(settings: &config::Mqtt, error: &transport::Error) -> Option<(&'static str, String)> {
-    let path = match error {
-        transport::Error::ReadFile { source, .. } if source.kind() == io::ErrorKind::NotFound => return None,
-        transport::Error::ReadFile { path, .. } | transport::Error::BadFile { path, .. } => Some(path),
-        _ => None,
-    };
-    let files = [
-        ("mqtt.ca_certificate", settings.ca_certificate.as_deref()),
-        ("mqtt.client_certificate", settings.client_certificate.as_deref()),
-        ("mqtt.client_key", settings.client_key.as_deref()),
-    ];
-    let named = files.iter().find(|(_, file)| file.is_some() && *file == path.map(PathBuf::as_path));
-    Some((named.map_or("mqtt.broker", |(key, _)| key), log::chain(error)))
 }
 
 /// The control socket of the daemon with these folders.

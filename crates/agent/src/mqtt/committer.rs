@@ -4,9 +4,8 @@
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
-use tracing::{error, info};
 
-use super::{Mqtt, Shared};
+use super::{Mqtt, Qos, Shared};
 use crate::outbox::{Disk, Draft, Outbox, Plan, Tally};
 
 /// How soon a disk that could not be written is tried again.
@@ -36,7 +35,8 @@ impl Committer {
             if let Some(plan) = plan {
                 self.commit(plan).await;
             }
-            self.tell();
+            self.degraded =
+                self.shared.state().queue.outbox().is_some_and(|outbox| outbox.degraded().is_some());
             // Closing, a broken disk is not waited for.
             if closing && (!worked || self.degraded) {
                 return;
@@ -82,21 +82,18 @@ impl Committer {
         self.shared.wake.notify_one();
         self.shared.freed.notify_waiters();
     }
+}
 
-    /// Says what has changed for the worse or the better.
-    fn tell(&mut self) {
-        let why = {
-            let mut state = self.shared.state();
-            state.queue.outbox().and_then(|outbox| outbox.degraded().map(str::to_owned))
-        };
-        match why {
-            Some(why) if !self.degraded => {
-                error!(why, "the outbox cannot be written: durable messages wait in memory");
-            }
-            None if self.degraded => info!("the outbox is written again"),
-            _ => return,
+impl Shared {
+    /// Puts a message into the outbox; tells where there is none.
+    pub(super) fn push(&self, push: impl FnOnce(&mut Outbox)) -> bool {
+        let pushed = self.state().queue.outbox().map(push).is_some();
+        if pushed {
+            self.dirty.notify_one();
+            // Where it cannot be written it may be sent at once.
+            self.wake.notify_one();
         }
-        self.degraded = !self.degraded;
+        pushed
     }
 }
 
@@ -104,13 +101,8 @@ impl Mqtt {
     /// Gives a message to the outbox, where it has a number; `tally` counts what becomes of it. Its payload is made at
     /// once, and must not need this handle. False, and nothing is done, where there is no outbox.
     pub fn store(&self, draft: Draft<'_>, tally: Option<&Arc<Tally>>) -> bool {
-        let stored = self.shared.state().queue.store(draft, tally);
-        if stored {
-            self.shared.dirty.notify_one();
-            // Where it cannot be written it may be sent at once.
-            self.shared.wake.notify_one();
-        }
-        stored
+        let qos = draft.qos.max(Qos::AtLeastOnce);
+        self.shared.push(|outbox| outbox.push(Draft { qos, ..draft }, tally))
     }
 
     /// What is durable waits on disk.

@@ -38,7 +38,7 @@ use queue::{Queue, Queued};
 use router::Router;
 pub use settings::{Backoff, Credentials, Settings};
 
-use crate::outbox::{Class, Disk, Draft, Outbox, Stats, Tally};
+use crate::outbox::{Class, Disk, Outbox, Record, Stats, Tally};
 
 /// A message on its way up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,14 +136,13 @@ pub fn new(settings: Settings, presence: impl Presence) -> (Mqtt, Driver) {
     of(Shared::new(settings.queue), settings, presence)
 }
 
-/// The same with an outbox of at most `cap` bytes on `disk`, and what writes it there.
+/// The same with an outbox on `disk`, and what writes it there.
 pub fn durable(
     settings: Settings,
     presence: impl Presence,
+    outbox: Outbox,
     disk: Arc<dyn Disk>,
-    cap: u64,
 ) -> (Mqtt, Driver, Committer) {
-    let outbox = Outbox::open(Arc::clone(&disk), cap);
     let shared = Shared::with(settings.queue, Some(outbox));
     let committer = Committer::new(Arc::clone(&shared), disk);
     let (mqtt, driver) = of(shared, settings, presence);
@@ -169,12 +168,13 @@ impl Mqtt {
     /// Hands a message over. It is on its way whether or not the [`Pending`] outcome is awaited; a durable one is
     /// safe only after it has been written.
     pub fn publish(&self, message: Message) -> Pending {
-        if message.delivery == Delivery::Durable && self.is_durable() {
+        let mut state = self.shared.state();
+        if message.delivery == Delivery::Durable && state.queue.outbox().is_some() {
+            drop(state);
             return self.publish_durable(message);
         }
         let (done, outcome) = oneshot::channel();
         let queued = Queued::new(message, self.class, done);
-        let mut state = self.shared.state();
         if queued.is_live() && !state.up {
             queued.finish(Outcome::Offline);
         } else {
@@ -186,10 +186,10 @@ impl Mqtt {
     }
 
     fn publish_durable(&self, message: Message) -> Pending {
-        let Message { topic, mut payload, qos, retain, .. } = message;
+        let Message { topic, payload, qos, retain, .. } = message;
+        let record = Record { topic, payload, qos: qos.max(Qos::AtLeastOnce), retain };
         let tally = Arc::new(Tally::default());
-        let mut payload = |_| std::mem::take(&mut payload);
-        self.store(Draft { class: self.class, topic, qos, retain, payload: &mut payload }, Some(&tally));
+        self.shared.push(|outbox| outbox.push_plain(self.class, record, Some(&tally)));
         Pending::stored(tally)
     }
 
@@ -257,6 +257,11 @@ impl Mqtt {
 /// The driver's part, played by tests of a service.
 #[cfg(test)]
 impl Mqtt {
+    /// A handle without a driver, and what is durable goes to `outbox`.
+    pub(crate) fn with_driver_played(outbox: Outbox) -> Self {
+        Self { shared: Shared::with(1 << 20, Some(outbox)), class: Class::Metrics }
+    }
+
     /// Connected from now on, or not.
     pub(crate) fn set_connected(&self, up: bool) {
         self.shared.state().up = up;

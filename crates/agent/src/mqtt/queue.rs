@@ -11,10 +11,9 @@ use std::collections::VecDeque;
 use tokio::time::{Duration, Instant};
 
 use super::{Counters, Delivery, Message, Outcome};
-use crate::outbox::{Class, Draft, Outbox, Qos, Stats, Tally};
+use crate::outbox::{Class, Outbox, Stats};
 pub(super) use queued::Queued;
 use queued::Settled;
-use std::sync::Arc;
 
 /// The first pause after a broker had no room for a message; each further one is twice as long.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -101,14 +100,6 @@ impl Queue {
             self.lane(queued.class).memory.push_back(queued);
         }
         self.trim();
-    }
-
-    /// Gives a message to the outbox; tells where there is none.
-    pub(super) fn store(&mut self, draft: Draft<'_>, tally: Option<&Arc<Tally>>) -> bool {
-        let Some(outbox) = &mut self.outbox else { return false };
-        let qos = draft.qos.max(Qos::AtLeastOnce);
-        outbox.push(Draft { qos, ..draft }, tally);
-        true
     }
 
     /// The outbox, where there is one.

@@ -184,6 +184,23 @@ mod tests {
         world.stop(service).await;
     }
 
+    /// Its number is that of its topic, not of this run.
+    #[tokio::test(start_paused = true)]
+    async fn a_durable_one_is_numbered_by_the_outbox() {
+        let world = Harness::new();
+        world.enrol("d1");
+        world.mqtt.set_connected(true);
+        for expected in [[1, 2], [3, 4]] {
+            let service = world.start::<Heartbeat>(config(Delivery::Durable));
+            let beats = world.after(Duration::from_secs(15)).await;
+            assert_eq!(seqs(&beats), expected);
+            let waiting = world.mqtt.with_outbox(|outbox| outbox.total().messages);
+            assert_eq!(waiting, Some(0), "acknowledged");
+            service.abort();
+        }
+        assert_eq!(world.shared.board.next_seq(Heartbeat::NAME), 1, "not the board's business");
+    }
+
     /// The machine slept, or was too busy: one beat when it is back, then the rhythm of before.
     #[tokio::test(start_paused = true)]
     async fn missed_ticks_are_skipped() {

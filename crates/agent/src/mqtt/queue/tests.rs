@@ -1,6 +1,7 @@
 use tokio::sync::oneshot::{self, Receiver};
 
 use super::*;
+use crate::mqtt::Qos;
 use Delivery::{Live, Memory};
 
 fn queued(payload: &str, class: Class, delivery: Delivery) -> (Queued, Receiver<Outcome>) {
