@@ -1,6 +1,7 @@
 //! What the daemon answers on its control socket.
 
 use std::{
+    fs::File,
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,7 +14,7 @@ use crate::{
     config::Qos,
     control::{self, Command, Talk},
     mqtt::Mqtt,
-    outbox::{Class, Disk, Folder, Outbox, Record, Stats},
+    outbox::{Class, Outbox, Record, Stats},
     publish::{self, Publisher},
     service::Shared,
     status,
@@ -22,10 +23,12 @@ use crate::{
 /// Files of messages that the broker will never take, the older first; one JSON object a line.
 pub const REFUSED: [&str; 2] = ["refused.1.jsonl", "refused.jsonl"];
 
-/// How many messages one answer lists: with what of each is shown, well below what a client reads.
-const PAGE: usize = 32;
+/// How many messages one answer lists at most.
+const PAGE: usize = 256;
 /// How many bytes of a payload are shown.
-const SHOWN: usize = 1024;
+const SHOWN: usize = 512;
+/// An answer of so many bytes takes no further message: a client reads no answer of more than twice that.
+const FULL: usize = 512 << 10;
 
 /// The daemon behind the socket.
 #[derive(Debug)]
@@ -94,17 +97,31 @@ impl Desk {
         self.mqtt.with_outbox(look).ok_or_else(|| "this agent keeps no outbox".to_owned())
     }
 
-    async fn purge(&self, classes: &[Class], refused: bool) -> Result<Value, String> {
-        let purged = if classes.is_empty() { 0 } else { self.outbox(|outbox| outbox.purge(classes))? };
-        let mut forgotten = 0;
-        if refused {
-            let folder = self.folder.clone();
-            let work = tokio::task::spawn_blocking(move || forget_refused(&folder)).await;
-            let result = work.map_err(io::Error::other).flatten();
-            forgotten = result.map_err(|error| format!("cannot remove {}: {error}", REFUSED[1]))?;
+    fn list(&self, class: Class, from: u64) -> Result<Value, String> {
+        let found = self.outbox(|outbox| outbox.list(class, from, PAGE))?;
+        let found = found.map_err(|error| format!("cannot read the outbox: {error}"))?;
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        for (index, record) in &found {
+            let item = json!(Item::new(class, *index, record));
+            bytes += item.to_string().len();
+            items.push(item);
+            if bytes > FULL {
+                break;
+            }
         }
-        tracing::info!(messages = purged, refused = forgotten, "outbox purged");
-        Ok(json!({ "messages": purged, "refused": forgotten }))
+        Ok(json!(items))
+    }
+
+    fn purge(&self, classes: &[Class], refused: bool) -> Result<Value, String> {
+        let purged = self.outbox(|outbox| outbox.purge(classes))?;
+        let mut removed = 0;
+        if refused {
+            let failed = |error| format!("cannot remove what was set aside: {error}");
+            removed = count_lines(&self.folder).map_err(failed)?;
+            self.outbox(Outbox::purge_refused)?.map_err(failed)?;
+        }
+        tracing::info!(messages = purged, refused = removed, "outbox purged");
+        Ok(json!({ "messages": purged, "refused": removed }))
     }
 }
 
@@ -113,12 +130,8 @@ impl control::Desk for Desk {
         match command {
             Command::Status => Ok(status::report(&self.shared, &self.mqtt, &self.broker)),
             Command::OutboxStats => self.outbox(|outbox| stats(outbox)),
-            Command::OutboxList { class, from } => {
-                let found = self.outbox(|outbox| outbox.list(class, from, PAGE))?;
-                let items = found.iter().map(|(index, record)| Item::new(class, *index, record));
-                Ok(json!(items.collect::<Vec<_>>()))
-            }
-            Command::OutboxPurge { classes, refused } => self.purge(&classes, refused).await,
+            Command::OutboxList { class, from } => self.list(class, from),
+            Command::OutboxPurge { classes, refused } => self.purge(&classes, refused),
             Command::Publish(_) => Err("lines follow this command".to_owned()),
         }
     }
@@ -146,18 +159,15 @@ fn counted(Stats { messages, bytes, dropped, refused, damaged }: Stats) -> Value
     })
 }
 
-/// Removes what was set aside, and tells how many messages that were.
-fn forget_refused(folder: &Path) -> io::Result<u64> {
-    let disk = Folder::new(folder.to_owned());
-    let mut forgotten = 0;
+/// How many messages were set aside.
+fn count_lines(folder: &Path) -> io::Result<usize> {
+    let mut lines = 0;
     for name in REFUSED {
-        match std::fs::File::open(folder.join(name)) {
-            Ok(file) => forgotten += BufReader::new(file).split(b'\n').map_while(Result::ok).count() as u64,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+        match File::open(folder.join(name)) {
+            Ok(file) => lines += BufReader::new(file).split(b'\n').map_while(Result::ok).count(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        disk.remove(name)?;
     }
-    disk.sync_names()?;
-    Ok(forgotten)
+    Ok(lines)
 }

@@ -1,6 +1,6 @@
 //! `iot-agent publish`, the daemon's part: lines from the control socket into the outbox, or live to the broker.
 //!
-//! Memory is bounded: no more is read than a few hundred kilobytes beyond what is on disk. The client is told how
+//! Memory is bounded: a few hundred kilobytes are read beyond what is on disk. The client is told how
 //! far its lines are after each commit, so that it can say so also when this process is killed.
 
 mod keep;
@@ -40,6 +40,9 @@ const MAX_PUBLISHERS: usize = 16;
 
 /// How many streams can be sent live in a run: each has its number remembered.
 const MAX_LIVE_STREAMS: usize = 1024;
+
+/// Most bytes of lines that are on their way to the disk: half of what the outbox takes before it drops some.
+const MAX_UNSTORED: u32 = 512 << 10;
 
 /// How many lines are handed over at a time.
 const CHUNK: usize = 1000;
@@ -117,6 +120,9 @@ pub struct Publisher {
     shared: Arc<Shared>,
     mqtt: Mqtt,
     places: Semaphore,
+    /// Bytes of lines on their way to the disk, of all publishers: a part of what the outbox takes before it drops.
+    shares: Arc<Semaphore>,
+    shares_in_all: u32,
     /// The number of each stream's latest live message.
     live: Mutex<BTreeMap<Stream, u64>>,
 }
@@ -140,7 +146,11 @@ impl Target {
 impl Publisher {
     /// For the device and the broker of these.
     pub fn new(shared: Arc<Shared>, mqtt: Mqtt) -> Self {
-        Self { shared, mqtt, places: Semaphore::new(MAX_PUBLISHERS), live: Mutex::default() }
+        let cap = mqtt.with_outbox(|outbox| outbox.cap()).unwrap_or(0);
+        let shares_in_all = u32::try_from(cap / 4).unwrap_or(u32::MAX).clamp(1, MAX_UNSTORED);
+        let shares = Arc::new(Semaphore::new(shares_in_all as usize));
+        let places = Semaphore::new(MAX_PUBLISHERS);
+        Self { shared, mqtt, places, shares, shares_in_all, live: Mutex::default() }
     }
 
     /// Publishes what this client sends.

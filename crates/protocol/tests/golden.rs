@@ -103,7 +103,7 @@ fn heartbeat() -> Heartbeat {
         uptime_s: 420,
         services: services(),
         tunnels: 0,
-        outbox: Outbox { messages: 3, bytes: 512, dropped: 0 },
+        outbox: Outbox { messages: 3, bytes: 512, dropped: 0, degraded: None },
     }
 }
 

@@ -160,14 +160,12 @@ struct Refused {
     class: String,
     topic: String,
     reason: String,
-    payload: Option<String>,
-    payload_base64: Option<String>,
+    bytes: u64,
 }
 
 impl Refused {
     fn line(&self) -> String {
-        let encoded = self.payload_base64.as_ref().map_or(0, |text| text.trim_end_matches('=').len() * 3 / 4);
-        let bytes = self.payload.as_ref().map_or(encoded, String::len);
+        let Self { bytes, .. } = self;
         let [time, topic, reason] = [&self.time, &self.topic, &self.reason].map(|text| printable(text));
         format!("{time}  {topic}  {bytes} bytes  {reason}\n")
     }

@@ -1,11 +1,12 @@
 //! Lines into the outbox.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
 use tokio::{
     io::BufReader,
     net::unix::OwnedReadHalf,
+    sync::OwnedSemaphorePermit,
     time::{sleep, timeout},
 };
 
@@ -19,8 +20,6 @@ use crate::{
 const ALIVE: Duration = Duration::from_secs(10);
 /// How long news are collected before they are told.
 const COLLECT: Duration = Duration::from_millis(50);
-/// How soon a full outbox is looked at again.
-const ROOM: Duration = Duration::from_millis(100);
 /// What a payload takes beside the value and the names: keys, time, number.
 const AROUND: usize = 128;
 
@@ -33,6 +32,8 @@ pub(super) struct Keeping<'a> {
     lines: Lines<BufReader<OwnedReadHalf>>,
     tally: Arc<Tally>,
     refused: u64,
+    /// What lines that are on their way to the disk take: until how many are stored.
+    shares: VecDeque<(u64, OwnedSemaphorePermit)>,
     /// What the client knows.
     told: Counts,
 }
@@ -41,11 +42,21 @@ impl<'a> Keeping<'a> {
     pub(super) fn new(publisher: &'a Publisher, request: &'a Request, target: Target, talk: Talk) -> Self {
         let (replies, input) = talk.split();
         let (lines, tally) = (Lines::new(input), Arc::default());
-        Self { publisher, request, target, replies, lines, tally, refused: 0, told: Counts::default() }
+        Self {
+            publisher,
+            request,
+            target,
+            replies,
+            lines,
+            tally,
+            refused: 0,
+            shares: VecDeque::new(),
+            told: Counts::default(),
+        }
     }
 
     pub(super) async fn run(mut self) -> io::Result<()> {
-        if self.publisher.mqtt.with_outbox(|_| ()).is_none() {
+        if !self.publisher.mqtt.is_durable() {
             return self.say(&Reply::Error("this agent keeps no outbox".to_owned())).await;
         }
         self.take_all().await?;
@@ -57,22 +68,18 @@ impl<'a> Keeping<'a> {
         self.say(&Reply::Ok(report)).await
     }
 
-    /// Reads on while a chunk is being written, and no further.
+    /// Takes lines for as long as there are any.
     async fn take_all(&mut self) -> io::Result<()> {
-        let mut before = 0;
         loop {
             let (tally, told) = (Arc::clone(&self.tally), stored(&self.told));
-            let may_take = stored(&tally.counts()) >= before;
             tokio::select! {
-                more = self.lines.fill(), if may_take => {
+                more = self.lines.fill() => {
                     if !more? {
                         return Ok(());
                     }
-                    before = tally.counts().taken;
                     self.take_chunk().await?;
                 }
                 _ = tally.wait(|counts| stored(counts) != told) => self.tell().await?,
-                () = sleep(ALIVE), if !may_take => self.tell().await?,
             }
         }
     }
@@ -93,9 +100,23 @@ impl<'a> Keeping<'a> {
     }
 
     async fn take(&mut self, value: &RawValue) -> io::Result<()> {
-        if self.request.block {
-            self.wait_for_room(value).await?;
-        }
+        let Target { device_id, stream, topic } = &self.target;
+        let names = topic.len() + device_id.as_str().len() + stream.as_str().len();
+        let size = names + value.get().len() + AROUND;
+        let share = loop {
+            self.wait_for_room(size).await?;
+            let share = self.wait_for_share(size).await?;
+            // Another may have been faster.
+            if self.has_room(size) {
+                break share;
+            }
+        };
+        self.store(value);
+        self.shares.push_back((self.tally.counts().taken, share));
+        Ok(())
+    }
+
+    fn store(&self, value: &RawValue) {
         let Self { publisher, request, target, .. } = self;
         let now = publisher.now();
         let draft = Draft {
@@ -106,20 +127,37 @@ impl<'a> Keeping<'a> {
             payload: &mut |seq| target.payload(now, seq, value),
         };
         publisher.mqtt.store(draft, Some(&self.tally));
+    }
+
+    /// Who does not ask for room has it. Nothing makes room in an outbox where nothing waits.
+    fn has_room(&self, size: usize) -> bool {
+        let has_room = |outbox: &mut Outbox| outbox.has_room(size) || outbox.total().messages == 0;
+        !self.request.block || self.publisher.mqtt.with_outbox(has_room).unwrap_or(true)
+    }
+
+    async fn wait_for_room(&mut self, size: usize) -> io::Result<()> {
+        while !self.has_room(size) {
+            if timeout(ALIVE, self.publisher.mqtt.room(size)).await.is_err() {
+                self.tell().await?;
+            }
+        }
         Ok(())
     }
 
-    /// An empty outbox has no more room to wait for.
-    async fn wait_for_room(&mut self, value: &RawValue) -> io::Result<()> {
-        let Target { device_id, stream, topic } = &self.target;
-        let names = topic.len() + device_id.as_str().len() + stream.as_str().len();
-        let size = names + value.get().len() + AROUND;
-        let full = |outbox: &mut Outbox| !outbox.has_room(size) && outbox.total().messages > 0;
-        while self.publisher.mqtt.with_outbox(full).unwrap_or(false) {
-            sleep(ROOM).await;
+    /// A share of what may be on its way to the disk; more would be dropped.
+    async fn wait_for_share(&mut self, size: usize) -> io::Result<OwnedSemaphorePermit> {
+        let size = u32::try_from(size).unwrap_or(u32::MAX).min(self.publisher.shares_in_all);
+        let wanted = Arc::clone(&self.publisher.shares).acquire_many_owned(size);
+        tokio::pin!(wanted);
+        loop {
+            let (tally, told) = (Arc::clone(&self.tally), stored(&self.told));
+            tokio::select! {
+                share = &mut wanted => return Ok(share.expect("the semaphore is never closed")),
+                _ = tally.wait(|counts| stored(counts) != told) => {}
+                () = sleep(ALIVE) => {}
+            }
             self.tell().await?;
         }
-        Ok(())
     }
 
     /// Tells how far the lines are until they are as far as wanted.
@@ -137,6 +175,9 @@ impl<'a> Keeping<'a> {
 
     async fn tell(&mut self) -> io::Result<()> {
         self.told = self.tally.counts();
+        while self.shares.front().is_some_and(|(until, _)| *until <= stored(&self.told)) {
+            self.shares.pop_front();
+        }
         let report = self.report(self.told);
         self.say(&Reply::Progress(report)).await
     }

@@ -3,8 +3,9 @@
 use std::io;
 
 use super::super::{
-    codec::{CodecError, Nack, Refusal},
+    codec::{CodecError, Refusal},
     frame::FrameError,
+    session::Blame,
     transport,
 };
 
@@ -21,8 +22,8 @@ pub(in crate::mqtt) enum Lost {
     ClosedBeforeConnack,
     #[error("the broker closed the connection")]
     Closed,
-    #[error("the broker ended the connection: {0}")]
-    Disconnected(String),
+    #[error("the broker ended the connection: {reason}")]
+    Disconnected { code: u8, reason: String },
     #[error("another client took over the session")]
     TakenOver,
     #[error("{0}")]
@@ -35,11 +36,30 @@ pub(in crate::mqtt) enum Lost {
     Codec(#[source] CodecError),
     #[error("cannot build a packet")]
     Encode(#[source] CodecError),
-    /// Trying again at once would be a loop: the back-off is the pause.
-    #[error("the broker cannot take a message now: {0}")]
-    Busy(Nack),
     #[error("the broker sent {0} out of turn")]
     OutOfTurn(&'static str),
+}
+
+impl Lost {
+    /// What it says of the messages that were in flight.
+    pub(in crate::mqtt) fn blame(&self) -> Blame {
+        match self {
+            Self::Closed => Blame::Perhaps,
+            // A broker that closes before it has read all of a message sends an RST, not a FIN.
+            Self::Io(error) if is_end(error.kind()) => Blame::Perhaps,
+            // MQTT 5 section 3.14.2.1: invalid topic, too large, invalid payload, no retain, no such QoS.
+            Self::Disconnected { code: 0x90 | 0x95 | 0x99..=0x9b, .. } => Blame::Message,
+            // Unspecified, malformed, protocol error, implementation specific, not authorised.
+            Self::Disconnected { code: 0x80..=0x83 | 0x87, .. } => Blame::Perhaps,
+            Self::Io(_) | Self::Timeout(_) => Blame::Network,
+            _ => Blame::Nothing,
+        }
+    }
+}
+
+fn is_end(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(kind, ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof)
 }
 
 fn refusal(refusal: Refusal) -> String {
