@@ -347,15 +347,9 @@ impl Outbox {
         purged
     }
 
-    /// Forgets the messages that were set aside.
-    ///
-    /// # Errors
-    /// When the disk cannot be written.
-    pub fn purge_refused(&mut self) -> io::Result<()> {
-        self.disk.remove(refused::OLD_FILE)?;
-        self.disk.remove(refused::FILE)?;
-        (self.refused.size, self.refused.old_size) = (0, 0);
-        Ok(())
+    /// Forgets the messages that were set aside, with the next plan.
+    pub fn purge_refused(&mut self) {
+        self.refused.purge = true;
     }
 }
 

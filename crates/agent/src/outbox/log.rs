@@ -105,19 +105,21 @@ impl Log {
             (segments[at - 1].next, segments[at - 1].planned) = (first, first);
         }
         let mut growing = false;
+        let mut next = cursor.next.max(cursor.head);
         if let Some(last) = segments.back_mut() {
             growing = last.scan(class, disk, streams)?;
-            let known = cursor.next.max(cursor.head);
-            if last.next < known {
+            if last.next < next {
                 // Its end is gone: what was there is found to be damaged when it is its turn.
-                (last.next, last.planned) = (known, known);
+                (last.next, last.planned) = (next, next);
                 growing = false;
             }
+            next = last.next;
         }
-        let first = segments.front().map_or(0, |segment| segment.first);
+        let first = segments.front().map_or(next, |segment| segment.first);
         let generation = segments.iter().map(|segment| segment.generation + 1).max().unwrap_or(0);
+        let cursor = Cursor { next, ..cursor };
         let mut log = Self { segments, growing, generation, cursor, ..Self::empty(class) };
-        // What was acknowledged just before a power cut may be gone from the disk and not be in the cursor.
+        // What had met its end just before a power cut may be gone from the disk and not be in the cursor.
         log.cursor.head = log.cursor.head.max(first);
         log.cursor.done = log.cursor.done.split_off(&first);
         while log.cursor.done.remove(&log.cursor.head) {
@@ -159,7 +161,7 @@ impl Log {
 
     /// One more than the last index on disk.
     pub(super) fn next(&self) -> u64 {
-        self.segments.back().map_or(self.cursor.next.max(self.cursor.head), |segment| segment.next)
+        self.cursor.next
     }
 
     /// Records on disk that have not met their end.
@@ -176,6 +178,7 @@ impl Log {
         Stats {
             messages: self.waiting() + self.pending.len() as u64 + self.held,
             bytes: on_disk + self.pending_bytes,
+            sent: self.cursor.sent,
             dropped: self.cursor.dropped,
             refused: self.cursor.refused,
             damaged: self.cursor.damaged,
@@ -297,8 +300,6 @@ impl Log {
         let segment = self.segments.front()?.clone();
         self.forget(segment.next);
         self.growing &= self.segments.len() > 1;
-        // Its place in the row of indexes is kept by the cursor.
-        self.cursor.next = self.next();
         self.segments.pop_front()
     }
 
@@ -323,13 +324,12 @@ impl Log {
         if !finished {
             return None;
         }
-        self.cursor.next = self.next();
         self.segments.pop_front()
     }
 
     /// The plan is on disk.
     pub(super) fn committed(&mut self) {
-        let mut index = self.next();
+        self.dirty |= self.planned > 0;
         for segment in self.segments.iter_mut().filter(|segment| segment.is_planned()) {
             (segment.next, segment.len) = (segment.planned, segment.size);
         }
@@ -340,12 +340,10 @@ impl Log {
                     counts.on_disk += 1;
                     counts.in_memory -= u64::from(pending.in_memory);
                 });
-                self.followers.follow(index, tally);
+                self.followers.follow(self.cursor.next, tally);
             }
-            index += 1;
+            self.cursor.next += 1;
         }
-        self.dirty |= self.cursor.next != self.next();
-        self.cursor.next = self.next();
     }
 
     /// The plan is not on disk, or not known to be: what was to be written will be, to a new file.
@@ -364,7 +362,6 @@ impl Log {
         if !self.dirty {
             return Ok(());
         }
-        self.cursor.next = self.next();
         self.cursor.write(disk, self.class)?;
         self.dirty = false;
         Ok(())

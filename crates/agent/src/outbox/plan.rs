@@ -254,6 +254,11 @@ impl Outbox {
     }
 
     fn plan_refused(&mut self, plan: &mut Plan) {
+        if std::mem::take(&mut self.refused.purge) {
+            (self.refused.size, self.refused.old_size) = (0, 0);
+            let files = [refused::FILE, refused::OLD_FILE];
+            plan.ops.extend(files.map(|name| Op::Remove { name: name.into() }));
+        }
         let most = self.refused_size();
         for at in 0..self.refused.lines.len() {
             let line = self.refused.lines[at].text.as_bytes();

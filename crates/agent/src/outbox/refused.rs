@@ -29,6 +29,8 @@ pub(super) struct Refused {
     pub(super) lines: VecDeque<Line>,
     /// So many of them are in the plan.
     pub(super) planned: usize,
+    /// The files are to go.
+    pub(super) purge: bool,
     pub(super) size: u64,
     pub(super) old_size: u64,
 }

@@ -9,6 +9,8 @@ pub struct Stats {
     pub messages: u64,
     /// Bytes they take.
     pub bytes: u64,
+    /// Acknowledged by the broker since the outbox was made.
+    pub sent: u64,
     /// Dropped since the outbox was made because it was full.
     pub dropped: u64,
     /// Set aside because the broker will never take them.
@@ -24,6 +26,7 @@ impl Add for Stats {
         Self {
             messages: self.messages + other.messages,
             bytes: self.bytes + other.bytes,
+            sent: self.sent + other.sent,
             dropped: self.dropped + other.dropped,
             refused: self.refused + other.refused,
             damaged: self.damaged + other.damaged,

@@ -72,7 +72,7 @@ fn what_is_pushed_comes_back_in_order_after_a_restart() {
     drop(outbox);
     let mut outbox = world.open();
     assert_eq!(drain(&mut outbox, Class::Event), [4], "numbers go on, and none comes twice");
-    assert_eq!(outbox.total(), Stats::default());
+    assert_eq!(outbox.total(), Stats { sent: 4, ..Stats::default() });
     assert!(world.names().len() <= 3, "{:?}", world.names());
     assert!(world.dir.path().join("outbox").exists());
 }
@@ -159,7 +159,8 @@ fn a_refused_message_is_set_aside_and_blocks_nothing() {
     let line = std::fs::read_to_string(world.dir.path().join("outbox/refused.jsonl")).unwrap();
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&line["reason"], &line["payload"]), (&"not authorised (0x87)".into(), &"0000000001".into()));
-    outbox.purge_refused().unwrap();
+    outbox.purge_refused();
+    world.commit(&mut outbox);
     assert!(!world.names().contains(&"refused.jsonl".to_owned()));
 }
 
