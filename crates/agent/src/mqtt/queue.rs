@@ -196,9 +196,7 @@ impl Queue {
 
     /// The broker has taken a message: the next pause is a short one again. A pause that has begun goes on.
     pub(super) fn relieved(&mut self) {
-        if self.pause().is_none() {
-            (self.paused, self.pauses) = (None, 0);
-        }
+        self.pauses = 0;
     }
 
     /// Until when nothing but live messages goes out.

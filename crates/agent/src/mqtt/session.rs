@@ -153,10 +153,12 @@ impl Session {
         self.flights.remove(index)
     }
 
-    /// PUBACK or PUBCOMP: the broker has the message. False where there was none of this identifier.
+    /// PUBACK or PUBCOMP: the broker has the message. True where it was one that had to wait for its turn.
     pub(super) fn acknowledged(&mut self, id: u16) -> bool {
-        let flight = self.take(id);
-        flight.map(|flight| flight.queued.finish(Outcome::Sent)).is_some()
+        let Some(Flight { queued, .. }) = self.take(id) else { return false };
+        let waited = !queued.is_live();
+        queued.finish(Outcome::Sent);
+        waited
     }
 
     /// PUBACK or PUBREC that refuses: gives the message back.

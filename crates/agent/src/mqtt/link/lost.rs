@@ -73,3 +73,29 @@ fn refusal(refusal: Refusal) -> String {
         Refusal::Other(code) => format!("reason 0x{code:02x}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only what the broker did by itself is a message's fault, and only by some reasons of MQTT 5.
+    #[test]
+    fn an_end_is_told_from_a_fault() {
+        let reason = |code| Lost::Disconnected { code, reason: String::new() };
+        for code in [0x90, 0x95, 0x99, 0x9a, 0x9b] {
+            assert_eq!(reason(code).blame(), Blame::Message, "{code:#x}");
+        }
+        for code in [0x80, 0x81, 0x82, 0x83, 0x87] {
+            assert_eq!(reason(code).blame(), Blame::Perhaps, "{code:#x}");
+        }
+        // Among them: shutting down, keep alive, message rate, quota, use another server.
+        for code in [0x00, 0x89, 0x8b, 0x8d, 0x96, 0x97, 0x98, 0x9c, 0x9d] {
+            assert_eq!(reason(code).blame(), Blame::Nothing, "{code:#x}");
+        }
+        assert_eq!(Lost::Closed.blame(), Blame::Perhaps);
+        assert_eq!(Lost::Io(io::ErrorKind::ConnectionReset.into()).blame(), Blame::Perhaps);
+        assert_eq!(Lost::Io(io::ErrorKind::HostUnreachable.into()).blame(), Blame::Network);
+        assert_eq!(Lost::Timeout("PUBACK").blame(), Blame::Network);
+        assert_eq!(Lost::TakenOver.blame(), Blame::Nothing);
+    }
+}
