@@ -5,10 +5,12 @@ use std::{
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     config::Qos,
@@ -29,6 +31,9 @@ const PAGE: usize = 256;
 const SHOWN: usize = 512;
 /// An answer of so many bytes takes no further message: a client reads no answer of more than twice that.
 const FULL: usize = 512 << 10;
+
+/// How long the disk may take to forget what was set aside.
+const REMOVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// The daemon behind the socket.
 #[derive(Debug)]
@@ -112,16 +117,32 @@ impl Desk {
         Ok(json!(items))
     }
 
-    fn purge(&self, classes: &[Class], refused: bool) -> Result<Value, String> {
+    async fn purge(&self, classes: &[Class], refused: bool) -> Result<Value, String> {
         let purged = self.outbox(|outbox| outbox.purge(classes))?;
         let mut removed = 0;
         if refused {
-            let failed = |error| format!("cannot remove what was set aside: {error}");
+            let failed = |error| format!("cannot read what was set aside: {error}");
             removed = count_lines(&self.folder).map_err(failed)?;
-            self.outbox(Outbox::purge_refused)?.map_err(failed)?;
+            self.outbox(Outbox::purge_refused)?;
+            self.wait_removed().await?;
         }
         tracing::info!(messages = purged, refused = removed, "outbox purged");
         Ok(json!({ "messages": purged, "refused": removed }))
+    }
+
+    /// The files go with the next commit, and whoever asked looks for them.
+    async fn wait_removed(&self) -> Result<(), String> {
+        let began = Instant::now();
+        while count_lines(&self.folder).is_ok_and(|lines| lines > 0) {
+            if began.elapsed() > REMOVED_WITHIN {
+                return Err(
+                    "what was set aside cannot be removed now; it will be as soon as the disk allows"
+                        .to_owned(),
+                );
+            }
+            sleep(REMOVED_WITHIN / 100).await;
+        }
+        Ok(())
     }
 }
 
@@ -131,7 +152,7 @@ impl control::Desk for Desk {
             Command::Status => Ok(status::report(&self.shared, &self.mqtt, &self.broker)),
             Command::OutboxStats => self.outbox(|outbox| stats(outbox)),
             Command::OutboxList { class, from } => self.list(class, from),
-            Command::OutboxPurge { classes, refused } => self.purge(&classes, refused),
+            Command::OutboxPurge { classes, refused } => self.purge(&classes, refused).await,
             Command::Publish(_) => Err("lines follow this command".to_owned()),
         }
     }
@@ -153,9 +174,9 @@ fn stats(outbox: &Outbox) -> Value {
     stats
 }
 
-fn counted(Stats { messages, bytes, dropped, refused, damaged }: Stats) -> Value {
+fn counted(Stats { messages, bytes, sent, dropped, refused, damaged }: Stats) -> Value {
     json!({
-        "messages": messages, "bytes": bytes, "dropped": dropped, "refused": refused, "damaged": damaged,
+        "messages": messages, "bytes": bytes, "sent": sent, "dropped": dropped, "refused": refused, "damaged": damaged,
     })
 }
 

@@ -69,13 +69,15 @@ fn outbox(counters: &Counters, max_size: Option<u64>) -> Value {
         json!({
             "messages": stats.messages,
             "bytes": stats.bytes,
+            "sent": stats.sent,
             "dropped": stats.dropped,
             "refused": stats.refused,
             "damaged": stats.damaged,
         })
     };
     let &Counters { queued, queued_bytes, dropped, refused, damaged, .. } = counters;
-    let mut shown = of(&Stats { messages: queued, bytes: queued_bytes, dropped, refused, damaged });
+    let sent = counters.classes.iter().map(|stats| stats.sent).sum();
+    let mut shown = of(&Stats { messages: queued, bytes: queued_bytes, sent, dropped, refused, damaged });
     let classes = Class::ALL.into_iter().zip(&counters.classes);
     shown["classes"] = classes.map(|(class, stats)| (class.name().to_owned(), of(stats))).collect();
     if let Some(max_size) = max_size {

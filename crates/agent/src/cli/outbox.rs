@@ -33,7 +33,7 @@ Examples:
   iot-agent outbox ls --class event --json  one JSON object a line
   iot-agent outbox ls --refused             what the broker will never take, and why")]
     Ls(Ls),
-    /// Count what waits, by class, and what was dropped, refused or damaged since the outbox was made
+    /// Count what waits, by class, and what was sent, dropped, refused or damaged since the outbox was made
     Stats {
         #[command(flatten)]
         from: From,
@@ -181,12 +181,12 @@ fn line(item: &Item) -> String {
 }
 
 fn table(stats: &Value) -> String {
-    const COLUMNS: [&str; 5] = ["messages", "bytes", "dropped", "refused", "damaged"];
+    const COLUMNS: [&str; 6] = ["messages", "bytes", "sent", "dropped", "refused", "damaged"];
     let row = |name: &str, of: &Value| {
-        let cells = COLUMNS.map(|column| format!("{:>13}", of[column].as_u64().unwrap_or(0)));
+        let cells = COLUMNS.map(|column| format!("{:>12}", of[column].as_u64().unwrap_or(0)));
         format!("{name:<10}{}\n", cells.concat())
     };
-    let mut out = format!("{:<10}{}\n", "", COLUMNS.map(|column| format!("{column:>13}")).concat());
+    let mut out = format!("{:<10}{}\n", "", COLUMNS.map(|column| format!("{column:>12}")).concat());
     for class in Class::ALL {
         out += &row(class.name(), &stats["classes"][class.name()]);
     }

@@ -228,6 +228,7 @@ impl Queue {
             let stats = Stats {
                 messages: stored.messages + (here().count() + live().count()) as u64,
                 bytes: stored.bytes + bytes,
+                sent: stored.sent,
                 dropped: stored.dropped + lane.dropped,
                 refused: stored.refused + lane.refused,
                 damaged: stored.damaged,
