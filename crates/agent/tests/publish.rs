@@ -316,6 +316,7 @@ async fn a_full_outbox_drops_or_blocks() {
     let outbox = wait_status(&story.home, |_| true).await["outbox"].clone();
     let (waiting, dropped) = (outbox["messages"].as_u64().unwrap(), outbox["dropped"].as_u64().unwrap());
     assert!(waiting > 100 && dropped > 400 && waiting + dropped == 1000, "{outbox:#}");
+    ended.assert_said(&format!("{dropped} lines dropped"));
 
     let mut patient = begin(&story.home, &["publish", "patient", "--block"]);
     let mut stdin = patient.stdin.take().unwrap();
@@ -367,6 +368,7 @@ async fn what_the_broker_refuses_is_listed() {
         .mqtt("username: agent")
         .mqtt("password: secret");
     let _agent = home.start();
+    wait_status(&home, |status| status["connection"]["state"] == "connected").await;
     let forbidden = run(&home, &["publish", "forbidden", "--wait"], "1\n\"\u{1b}[2J\"\n").await;
     forbidden.assert(1, "2 lines on disk, 0 acknowledged\n");
     forbidden.assert_said("refused by the broker");
