@@ -23,6 +23,7 @@ use crate::{
     clock::{self, Clock},
     config::{self, Config, Loaded, Paths, Sources},
     control::{self, Control},
+    desk::Desk,
     identity::{Identity, machine_id},
     log,
     mqtt::{self, Backoff, Committer, Driver, Mqtt, transport::Dial},
@@ -31,7 +32,6 @@ use crate::{
     register,
     service::{Shared, Topics},
     services::{REGISTRY, schemas},
-    status,
     store::Store,
     supervisor::{self, Supervisor},
     systemd::{Notifier, Watchdog},
@@ -195,7 +195,7 @@ struct Agent {
     driver: JoinHandle<()>,
     committer: JoinHandle<()>,
     supervisor: Supervisor,
-    /// Answers `iot-agent status`; its socket goes with it.
+    /// Answers `iot-agent status` and its like; its socket goes with it.
     control: JoinHandle<()>,
     _watchdog: Watchdog,
 }
@@ -203,7 +203,7 @@ struct Agent {
 impl Agent {
     fn start(sources: Sources, loaded: Loaded, logs: log::Handle) -> anyhow::Result<Self> {
         let config = loaded.config;
-        let outbox = Arc::new(Folder::new(config.paths.state.join(OUTBOX)));
+        let outbox = Arc::new(Folder::new(outbox_folder(&config.paths)));
         let Parts { shared, mqtt, driver, committer } = prepare(&config, Some(outbox), Presence::new)?;
         let committer = committer.context("the agent has an outbox")?;
         let control = Control::bind(&config.paths.run)?;
@@ -211,9 +211,8 @@ impl Agent {
         let broker = config.mqtt.broker.to_string();
         let client_id = shared.identity.client_id().as_str();
         info!(version = env!("CARGO_PKG_VERSION"), client_id, broker, "started");
-        let answers = (Arc::clone(&shared), mqtt.clone());
-        let answer = move |_| std::future::ready(Ok(status::report(&answers.0, &answers.1, &broker)));
-        let control = tokio::spawn(control.serve(answer));
+        let desk = Desk::new(Arc::clone(&shared), mqtt.clone(), broker, outbox_folder(&config.paths));
+        let control = tokio::spawn(control.serve(desk));
         let (driver, committer) = (tokio::spawn(driver.run()), tokio::spawn(committer.run()));
         tokio::spawn(keep(Arc::clone(&shared)));
         let notifier = Notifier::from_env();
@@ -323,6 +322,11 @@ pub fn check(loaded: &Loaded) -> anyhow::Result<()> {
 /// The control socket of the daemon with these folders.
 pub fn socket(paths: &Paths) -> PathBuf {
     paths.run.join(control::SOCKET)
+}
+
+/// Where the outbox of the daemon with these folders is.
+pub fn outbox_folder(paths: &Paths) -> PathBuf {
+    paths.state.join(OUTBOX)
 }
 
 /// What loading has to say, in the log.

@@ -69,6 +69,7 @@ fn outbox(counters: &Counters, max_size: Option<u64>) -> Value {
         json!({
             "messages": stats.messages,
             "bytes": stats.bytes,
+            "sent": stats.sent,
             "dropped": stats.dropped,
             "refused": stats.refused,
             "damaged": stats.damaged,
