@@ -375,7 +375,8 @@ impl World {
                     return Err(format!("{id} of {class} is lost"));
                 }
                 State::Waiting { .. } if !is_there => State::Lost { in_memory },
-                State::Lost { .. } if is_there => return Err(format!("{id} was lost, and is back")),
+                // A power cut may undo the removal of a file whose writing had failed.
+                State::Lost { .. } if is_there && !cut => return Err(format!("{id} was lost, and is back")),
                 state @ (State::Settled { noted: true } | State::Gone { noted: true, .. })
                     if is_there && !cut =>
                 {
@@ -399,8 +400,12 @@ impl World {
         let counted = (is.dropped + is.damaged) as i64 + self.uncounted[class as usize];
         let kept = |state: &_| matches!(state, State::Gone { stored, noted } if *stored || *noted);
         let (least, most) = (count(kept), count(|state| matches!(state, State::Gone { .. })));
-        // What was dropped, arrived all the same and is not noted, is still counted as dropped.
-        let arrived = count(|state| matches!(state, State::Settled { noted: false }));
+        // What was dropped, arrived all the same and is not noted for good, is still counted as dropped.
+        let arrived = count(if cut {
+            |state| matches!(state, State::Settled { .. })
+        } else {
+            |state| matches!(state, State::Settled { noted: false })
+        });
         ensure!(counted <= most + back + arrived, "{class}: {is:?}, but only {most} are gone");
         ensure!(cut || counted >= least, "{class}: {is:?}, but {least} are gone");
         self.uncounted[class as usize] += most - counted;
