@@ -84,7 +84,7 @@ impl Inode {
             .collect();
         let first = written.iter().map(|(offset, _)| *offset).min()?;
         let old = self.safe.get(start..self.safe.len().min(end)).unwrap_or_default();
-        let mut version = |rng: &mut Rng| {
+        let version = |rng: &mut Rng| {
             let count = match rng.below(4) {
                 0 => 0,
                 1 => rng.below(written.len() as u64 + 1) as usize,
