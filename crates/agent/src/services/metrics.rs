@@ -1,0 +1,4 @@
+//! What the machine and its programs are doing.
+
+mod files;
+mod sample;
