@@ -42,7 +42,10 @@ impl Values {
     /// Those of this look, by name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Value)> {
         let round = self.round;
-        self.values.iter().filter(move |(_, (at, _))| *at == round).map(|(name, (_, value))| (name.as_str(), *value))
+        self.values
+            .iter()
+            .filter(move |(_, (at, _))| *at == round)
+            .map(|(name, (_, value))| (name.as_str(), *value))
     }
 
     /// One of this look.
