@@ -8,6 +8,7 @@ pub mod data;
 pub mod heartbeat;
 pub mod hex;
 pub mod id;
+pub mod metrics;
 pub mod proof;
 pub mod registration;
 pub mod status;

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use iot_agent_protocol::data::{self, Data};
 use iot_agent_protocol::heartbeat::{Alive, Heartbeat, Outbox};
+use iot_agent_protocol::metrics::{Metric, Metrics, Process};
 use iot_agent_protocol::proof::Psk;
 use iot_agent_protocol::registration::{
     self, Nonce, PlainRequest, Reply, Request, RequestError, open_plain_reply, open_reply, open_request,
@@ -168,6 +169,96 @@ fn presence_and_heartbeat() {
     assert_eq!(serde_json::from_slice::<Heartbeat>(&golden("heartbeat.json")).unwrap(), heartbeat());
 }
 
+fn metrics() -> Metrics {
+    let metric =
+        |name: &str, value, unit: &'static str| (name.to_owned(), Metric { value, unit: unit.into() });
+    let nginx = Process {
+        count: 3,
+        cpu_usage: Some(1.25),
+        memory: Some(8_392_704),
+        threads: Some(5),
+        fds: Some(61),
+        read_bytes: Some(4096),
+        write_bytes: Some(0),
+        read_ops: Some(812),
+        write_ops: Some(77),
+        started: Some(1_769_860_800.25),
+    };
+    Metrics {
+        device_id: device(),
+        timestamp: time(),
+        seq: 42,
+        cpu_usage: Some(12.5),
+        memory: Some(48.0),
+        disk: Some(71.25),
+        network: Some(123_456_789),
+        processes: [("nginx".to_owned(), nginx), ("ntpd".to_owned(), Process::default())].into(),
+        metrics: Some(
+            [
+                metric("cpu.user", 8.125, "%"),
+                metric("fs./.used", 71.25, "%"),
+                metric("net.eth0.rx_bytes", 123_456_789.0, "B"),
+                metric("net.eth0.rx_rate", 0.5, "B/s"),
+                metric("temp.cpu-thermal", 61.5, "°C"),
+            ]
+            .into(),
+        ),
+    }
+}
+
+#[test]
+fn samples_of_metrics() {
+    // What is not known is not there.
+    let quiet =
+        Metrics { cpu_usage: None, disk: None, processes: BTreeMap::new(), metrics: None, ..metrics() };
+    for (name, payload) in [("metrics.json", metrics()), ("metrics-quiet.json", quiet)] {
+        let encoded = serde_json::to_vec(&payload).unwrap();
+        assert_encodes(name, &encoded);
+        assert_eq!(serde_json::from_slice::<Metrics>(&golden(name)).unwrap(), payload);
+        assert!(!String::from_utf8(encoded).unwrap().contains("null"));
+    }
+}
+
+/// What IOT-Cloud takes of a sample: these keys, and nothing else is looked at.
+#[derive(Debug, PartialEq, serde::Deserialize)]
+struct Cloud {
+    device_id: String,
+    timestamp: String,
+    cpu_usage: f64,
+    memory: f64,
+    disk: f64,
+    network: f64,
+    processes: BTreeMap<String, CloudProcess>,
+}
+
+#[derive(Debug, PartialEq, serde::Deserialize)]
+struct CloudProcess {
+    cpu_usage: f64,
+    memory: f64,
+}
+
+#[test]
+fn the_reader_of_iot_cloud_takes_a_sample() {
+    let running =
+        Metrics { processes: BTreeMap::from_iter(metrics().processes.into_iter().take(1)), ..metrics() };
+    let encoded = serde_json::to_vec(&running).unwrap();
+    assert_encodes("metrics-iot-cloud.json", &encoded);
+    let read: Cloud = serde_json::from_slice(&encoded).unwrap();
+    let nginx = CloudProcess { cpu_usage: 1.25, memory: 8_392_704.0 };
+    assert_eq!(
+        read,
+        Cloud {
+            device_id: device().to_string(),
+            timestamp: "2026-01-31T12:00:00.123Z".to_owned(),
+            cpu_usage: 12.5,
+            memory: 48.0,
+            disk: 71.25,
+            network: 123_456_789.0,
+            processes: [("nginx".to_owned(), nginx)].into(),
+        }
+    );
+}
+
 #[test]
 fn unknown_fields_are_ignored_but_covered_by_the_mac() {
     let with = |name: &str| {
@@ -205,7 +296,7 @@ fn damaged_payloads_are_refused_not_fatal() {
             read_in_every_way(&damaged, &name);
         }
     }
-    assert_eq!(files, 13, "a golden file without its test, or the reverse");
+    assert_eq!(files, 16, "a golden file without its test, or the reverse");
 }
 
 fn read_in_every_way(bytes: &[u8], name: &str) {
@@ -221,6 +312,9 @@ fn read_in_every_way(bytes: &[u8], name: &str) {
     }
     if let Ok(heartbeat) = serde_json::from_slice::<Heartbeat>(bytes) {
         assert!(serde_json::to_vec(&heartbeat).is_ok());
+    }
+    if let Ok(metrics) = serde_json::from_slice::<Metrics>(bytes) {
+        assert!(serde_json::to_vec(&metrics).is_ok());
     }
     let plain: Result<PlainRequest, _> = serde_json::from_slice(bytes);
     let (sender, _) = registration::claimed_sender(bytes);
