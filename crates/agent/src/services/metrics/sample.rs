@@ -39,10 +39,20 @@ impl Values {
         }
     }
 
+    /// Puts a value where there is one.
+    pub(crate) fn put_known(&mut self, name: &str, unit: &'static str, value: Option<f64>) {
+        if let Some(value) = value {
+            self.put(name, unit, value);
+        }
+    }
+
     /// Those of this look, by name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Value)> {
         let round = self.round;
-        self.values.iter().filter(move |(_, (at, _))| *at == round).map(|(name, (_, value))| (name.as_str(), *value))
+        self.values
+            .iter()
+            .filter(move |(_, (at, _))| *at == round)
+            .map(|(name, (_, value))| (name.as_str(), *value))
     }
 
     /// One of this look.
