@@ -39,6 +39,13 @@ impl Values {
         }
     }
 
+    /// Puts a value where there is one.
+    pub(crate) fn put_known(&mut self, name: &str, unit: &'static str, value: Option<f64>) {
+        if let Some(value) = value {
+            self.put(name, unit, value);
+        }
+    }
+
     /// Those of this look, by name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Value)> {
         let round = self.round;
