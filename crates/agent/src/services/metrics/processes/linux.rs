@@ -267,3 +267,6 @@ fn ticks(time: Duration) -> u64 {
     let ticks = time.as_nanos() * u128::from(clock_ticks_per_second()) / 1_000_000_000;
     u64::try_from(ticks).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
