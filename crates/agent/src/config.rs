@@ -3,7 +3,7 @@
 //!
 //! Never here: a service's own settings. They live in the service's file, as the type it hands to [`ServiceSchema::of`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -88,6 +88,17 @@ pub struct Config {
     #[serde(skip)]
     /// The services' sections.
     pub services: Services,
+}
+
+/// Reads a file of JSON that a key of the configuration names, as strictly as the configuration.
+///
+/// # Errors
+/// All that is wrong with it, each with its place.
+pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let mut report = Report::default();
+    let node = layers::json(path, &mut report);
+    let parsed = node.and_then(|node| de::parse(&node, "", &[], &mut report));
+    parsed.ok_or_else(|| Error::new(report.problems))
 }
 
 impl Loaded {

@@ -148,6 +148,33 @@ impl Stack<'_> {
     }
 }
 
+/// A file of JSON that a key of the configuration names; `None` after an error.
+pub(super) fn json(path: &Path, report: &mut Report) -> Option<Node> {
+    let mut stack = Stack { report, rank: 0, old: None };
+    let name = path.display().to_string();
+    let (mut text, exposed) = match read(path) {
+        Ok(found) => found,
+        Err(error) => {
+            let layer = stack.layer(name, None);
+            return stack.fail(layer, format!("cannot be read: {error}"));
+        }
+    };
+    let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+    let layer = stack.layer(name, Some(File { folder, exposed }));
+    if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&text) {
+        let number = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        let at = At { layer, line: number(error.line()), column: number(error.column()) };
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default();
+        report.problem(&at, "", format!("not JSON: {message}"));
+        return None;
+    }
+    // JSON is YAML, whose reader knows where each value stands; but YAML has its own mind about tabs. None is within a
+    // string of JSON.
+    text.iter_mut().filter(|byte| **byte == b'\t').for_each(|byte| *byte = b' ');
+    stack.parse(&text, &layer)
+}
+
 fn read(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     let (file, found) = open(path)?;
     let mut text = Vec::new();
