@@ -56,7 +56,7 @@ fn config(broker: &Mosquitto, pki: &Pki, home: &std::path::Path) -> String {
     let (port, ca, home) = (broker.tls_port(), pki.ca_file(), home.display());
     format!(
         "mqtt:\n  broker: mqtts://localhost:{port}\n  ca_certificate: {}\n\
-         paths: {{state: {home}/state, run: {home}/run}}\nservices:\n  heartbeat: {{interval: 1s}}\n",
+         paths: {{state: {home}/state, run: {home}/run}}\nservices:\n  heartbeat: {{interval: 1s}}\n  metrics: {{enabled: false}}\n",
         ca.display()
     )
 }

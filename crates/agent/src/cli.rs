@@ -1,5 +1,6 @@
 //! The command line: what each subcommand does and which exit code it ends with.
 
+mod metrics;
 mod outbox;
 mod publish;
 
@@ -64,6 +65,9 @@ enum Command {
     /// Look at what waits to be sent
     #[command(subcommand)]
     Outbox(outbox::Outbox),
+    /// Look at what the machine and its programs are doing
+    #[command(subcommand)]
+    Metrics(metrics::Metrics),
     /// Print the version
     Version,
 }
@@ -78,12 +82,15 @@ enum ConfigCommand {
     Schema,
 }
 
+/// The configuration file where none is named.
+const DEFAULT_FILE: &str = "/etc/iot-agent/config.yaml";
+
 /// Where the configuration comes from: the file, conf.d/*.yaml beside it, IOT_AGENT__SECTION__KEY in the
 /// environment, then --set; the later wins.
 #[derive(Debug, Clone, Args)]
 struct From {
     /// Configuration file
-    #[arg(long, short, value_name = "FILE", default_value = "/etc/iot-agent/config.yaml")]
+    #[arg(long, short, value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
     /// Override one setting, e.g. --set log.level=debug; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
@@ -145,6 +152,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Register { from, force } => return enrol(&from.sources(), force),
         Command::Publish(publish) => return publish.run(),
         Command::Outbox(outbox) => outbox.run()?,
+        Command::Metrics(metrics) => metrics.run()?,
         Command::Version => print(&format!("iot-agent {}\n", env!("CARGO_PKG_VERSION")))?,
     }
     Ok(ExitCode::SUCCESS)

@@ -64,6 +64,14 @@ impl Harness {
 
     /// Starts the service.
     pub(crate) fn start<S: Service>(&self, config: S::Config) -> JoinHandle<anyhow::Result<()>> {
+        self.start_with(|ctx| S::new(config, ctx).unwrap())
+    }
+
+    /// Starts a service that the test has a hand in.
+    pub(crate) fn start_with<S: Service>(
+        &self,
+        make: impl FnOnce(Context) -> S,
+    ) -> JoinHandle<anyhow::Result<()>> {
         let ctx = Context {
             name: S::NAME,
             shared: Arc::clone(&self.shared),
@@ -71,7 +79,7 @@ impl Harness {
             shutdown: self.shutdown.clone(),
         };
         ctx.healthy();
-        tokio::spawn(S::new(config, ctx).unwrap().run())
+        tokio::spawn(make(ctx).run())
     }
 
     /// Lets `time` pass, and takes what the service has published meanwhile.

@@ -33,6 +33,15 @@ pub trait Service: Sized + Send + 'static {
     /// A setting that cannot work, as [`Invalid`] so that its place in the file can be told.
     fn new(config: Self::Config, ctx: Context) -> anyhow::Result<Self>;
 
+    /// Looks at what its settings lead to outside of the configuration, such as a file: only for `iot-agent config
+    /// check`, since a running agent does not end for it.
+    ///
+    /// # Errors
+    /// What would not work.
+    fn check(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// Runs until `ctx.shutdown`. An `Err` or a panic is restarted with capped, jittered back-off.
     fn run(self) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
@@ -64,6 +73,8 @@ pub struct Entry {
     pub schema: ServiceSchema,
     /// Reads its section, checks it and makes it ready to run.
     pub load: fn(&Section, Context) -> anyhow::Result<Task>,
+    /// As `load`, and looks further: what `iot-agent config check` does.
+    pub check: fn(&Section, Context) -> anyhow::Result<()>,
 }
 
 impl fmt::Debug for Entry {
@@ -79,6 +90,7 @@ impl Entry {
             name: S::NAME,
             schema: ServiceSchema::of::<S::Config>(S::NAME, S::ENABLED),
             load: |section, ctx| Ok(Box::pin(load::<S>(section, ctx)?.run())),
+            check: |section, ctx| load::<S>(section, ctx)?.check().map_err(|error| place(section, error)),
         }
     }
 
@@ -90,10 +102,14 @@ impl Entry {
 
 /// Makes a service from its section; what it finds wrong there is told with its place in the file.
 pub(crate) fn load<S: Service>(section: &Section, ctx: Context) -> anyhow::Result<S> {
-    S::new(section.parse()?, ctx).map_err(|error| match error.downcast::<Invalid>() {
+    S::new(section.parse()?, ctx).map_err(|error| place(section, error))
+}
+
+fn place(section: &Section, error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Invalid>() {
         Ok(invalid) => section.error_at(invalid.key, invalid.message).into(),
         Err(other) => other,
-    })
+    }
 }
 
 /// What all services of a process share.

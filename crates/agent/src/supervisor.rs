@@ -188,7 +188,11 @@ pub(crate) fn check(registry: &[Entry], shared: &Arc<Shared>, services: &Service
             mqtt: Mqtt::disconnected(0),
             shutdown: CancellationToken::new(),
         };
-        drop((entry.load)(&section, ctx)?);
+        if entry.wanted(&section) {
+            (entry.check)(&section, ctx)?;
+        } else {
+            drop((entry.load)(&section, ctx)?);
+        }
     }
     Ok(())
 }

@@ -200,7 +200,7 @@ fn the_sample_has_every_key_and_the_defaults() {
     let loaded = folder.load(&sources).unwrap();
     let mut default = config(BROKER);
     assert_eq!(loaded.config.mqtt, default.mqtt);
-    for (name, service) in [("registration", true), ("heartbeat", true)] {
+    for (name, service) in [("registration", true), ("heartbeat", true), ("metrics", true)] {
         assert_eq!(loaded.config.services.section(name).unwrap().enabled(), Some(service), "{name}");
     }
     let registration: Registration = loaded.config.services.section("registration").unwrap().parse().unwrap();
@@ -214,7 +214,7 @@ fn the_sample_has_every_key_and_the_defaults() {
     for key in schema_keys() {
         let name = key.rsplit('.').next().unwrap();
         assert!(sample().contains(name), "the sample lacks {key}");
-        let reserved = ["metrics", "command", "location", "ssh", "update"];
+        let reserved = ["command", "location", "ssh", "update"];
         if !reserved.iter().any(|service| key.starts_with(&format!("services.{service}."))) {
             assert!(
                 sample().contains(&format!(" {name}: ")) || sample().contains(&format!("\n{name}: ")),
@@ -577,14 +577,14 @@ fn sections_tell_what_has_changed() {
 
 #[test]
 fn a_registered_service_wins_over_its_reservation() {
-    let registry = [ServiceSchema::of::<Heartbeat>("metrics", true)];
-    let folder = Folder::new(&format!("{BROKER}services: {{metrics: {{interval: 1s}}}}\n"));
+    let registry = [ServiceSchema::of::<Heartbeat>("location", true)];
+    let folder = Folder::new(&format!("{BROKER}services: {{location: {{interval: 1s}}}}\n"));
     let loaded = config::load(&folder.sources(), &registry).unwrap();
     assert!(loaded.notices.is_empty());
-    assert!(loaded.config.services.section("metrics").is_some());
-    let folder = Folder::new(&format!("{BROKER}services: {{metrics: {{metrics_config_file: x}}}}\n"));
+    assert!(loaded.config.services.section("location").is_some());
+    let folder = Folder::new(&format!("{BROKER}services: {{location: {{gps_baud_rate: 1}}}}\n"));
     let error = config::load(&folder.sources(), &registry).unwrap_err().to_string();
-    assert!(error.contains("metrics_config_file: unknown key"), "{error}");
+    assert!(error.contains("gps_baud_rate: unknown key"), "{error}");
 }
 
 /// `proof: plain` sends the secret in clear: not for a key that anybody could have made up.

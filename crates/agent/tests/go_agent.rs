@@ -220,7 +220,7 @@ async fn it_enrols_and_lives_under_iot_cloud() {
     assert_eq!(device.device_file()["device_id"], "cloud-1");
     assert_eq!(device.status()["identity"]["device_id"], "cloud-1");
     let topics = watcher.all().into_iter().map(|message| message.topic);
-    let known = ["iot-registration", "iot-heartbeat", "iot/cloud-1/status", &reply];
+    let known = ["iot-registration", "iot-heartbeat", "iot-metrics", "iot/cloud-1/status", &reply];
     topics.for_each(|topic| assert!(known.contains(&topic.as_str()), "{topic}"));
 
     agent.terminate().unwrap();

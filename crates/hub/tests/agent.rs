@@ -30,7 +30,8 @@ impl Agent {
              log: {{format: json}}\n\
              services:\n\
              \x20 registration: {{device_secret_file: {}, response_timeout: 2s}}\n\
-             \x20 heartbeat: {{interval: 1s}}\n",
+             \x20 heartbeat: {{interval: 1s}}\n\
+             \x20 metrics: {{enabled: false}}\n",
             psk_file.display()
         );
         write(&agent.config(), config.as_bytes(), 0o600);

@@ -29,7 +29,8 @@ impl Agent {
              paths: {{state: {path}/state, run: {path}/run}}\n\
              services:\n\
              \x20 registration: {{device_secret_file: {}, response_timeout: 1s}}\n\
-             \x20 heartbeat: {{interval: 1s}}\n",
+             \x20 heartbeat: {{interval: 1s}}\n\
+             \x20 metrics: {{enabled: false}}\n",
             broker.addr(),
             psk_file.display()
         );

@@ -43,7 +43,7 @@ impl Story {
             "mqtt:\n  broker: mqtt://{}\n  version: {version}\n  keep_alive: 1s\n  \
              reconnect: {{min: 20ms, max: 200ms, reset_after: 0}}\n\
              paths: {{state: {at}/state, run: {at}/run}}\nlog: {{format: json, level: debug}}\nservices:\n  \
-             registration: {{device_secret_file: {}, response_timeout: 5s}}\n  heartbeat: {{interval: 100ms}}\n",
+             registration: {{device_secret_file: {}, response_timeout: 5s}}\n  heartbeat: {{interval: 100ms}}\n  metrics: {{enabled: false}}\n",
             proxy.addr(),
             place.psk_file().display()
         );

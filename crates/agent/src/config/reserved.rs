@@ -42,12 +42,7 @@ use Kind::{Bool, Count, File, Free, Input, Port, Size, Text};
 
 const COMMON: &[(&str, Kind)] = &[("topic", Kind::Topic), ("qos", Kind::Qos), ("delivery", Kind::Delivery)];
 
-pub(super) const ALL: [Reserved; 5] = [
-    Reserved {
-        name: "metrics",
-        default_enabled: true,
-        keys: &[("interval", Kind::Interval), ("timeout", Kind::Interval), ("metrics_config_file", Input)],
-    },
+pub(super) const ALL: [Reserved; 4] = [
     Reserved {
         name: "command",
         default_enabled: false,

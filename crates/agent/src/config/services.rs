@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -9,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::finding::{Error, Finding, Report, suggestion};
-use super::node::{Entry, Node, Value};
+use super::node::{At, Entry, Layer, Map, Node, Value};
 use super::reserved::{self, Reserved};
 use super::{de, old};
 
@@ -116,6 +117,13 @@ impl fmt::Debug for Section {
 }
 
 impl Section {
+    /// That of a configuration in which nothing is said.
+    pub(crate) fn silent(name: &str) -> Self {
+        let layer = Arc::new(Layer { name: "defaults".to_owned(), rank: 0, file: None });
+        let node = Node::new(&At { layer, line: 0, column: 0 }, Value::Map(Map::new()));
+        Section { name: name.to_owned(), enabled: None, node }
+    }
+
     /// What `enabled` says.
     pub fn enabled(&self) -> Option<bool> {
         self.enabled

@@ -18,7 +18,7 @@ fn write(home: &Home, broker: &str, heartbeat: &str, level: &str) {
         "mqtt: {{broker: {broker}, reconnect: {{min: 20ms, max: 200ms, reset_after: 0}}}}\n\
          paths: {{state: {dir}/state, run: {dir}/run}}\n\
          log: {{level: {level}}}\n\
-         services:\n  registration: {{device_secret_file: psk}}\n  heartbeat: {heartbeat}\n"
+         services:\n  registration: {{device_secret_file: psk}}\n  heartbeat: {heartbeat}\n  metrics: {{enabled: false}}\n"
     );
     home.file("config.yaml", &text, 0o600);
 }
@@ -127,7 +127,8 @@ async fn a_new_configuration_takes_effect_and_a_bad_one_does_not() {
     let end = status(&home);
     assert_eq!(end["connection"]["connects"], 1, "{end:#}");
     let running = json!({"state": "running", "restarts": 0});
-    assert_eq!(end["services"], json!({"heartbeat": running, "registration": running}));
+    let off = json!({"state": "off", "restarts": 0});
+    assert_eq!(end["services"], json!({"heartbeat": running, "metrics": off, "registration": running}));
     stop(&mut agent, "reloaded").await;
     let stopped = log(&agent);
     let stopped =

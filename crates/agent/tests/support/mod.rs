@@ -98,6 +98,11 @@ impl Home {
             "services:\n  registration: {device_secret_file: psk, response_timeout: 2s}\n  heartbeat: {interval: 1s}\n"
                 .to_owned()
         };
+        // On by default; here only where the story is about it.
+        if !rest.contains("metrics:") {
+            fs::create_dir_all(self.path().join("conf.d")).unwrap();
+            self.file("conf.d/quiet.yaml", "services: {metrics: {enabled: false}}\n", 0o600);
+        }
         let dir = self.path().display();
         let text = format!(
             "mqtt:\n  broker: {broker}\n  reconnect: {reconnect}\n{mqtt}\

@@ -23,7 +23,7 @@ impl Home {
         let ca = ca.map(|ca| format!("  ca_certificate: {}\n", ca.display())).unwrap_or_default();
         let text = format!(
             "mqtt:\n  broker: {url}\n{ca}paths: {{state: {at}/state, run: {at}/run}}\n\
-             services:\n  heartbeat: {{interval: 10s}}\n"
+             services:\n  heartbeat: {{interval: 10s}}\n  metrics: {{enabled: false}}\n"
         );
         fs::write(dir.path().join("config.yaml"), text).unwrap();
         fs::create_dir(dir.path().join("state")).unwrap();

@@ -19,6 +19,11 @@ pub(crate) struct Values {
 }
 
 impl Values {
+    /// None.
+    pub(crate) const fn new() -> Self {
+        Self { values: BTreeMap::new(), round: 0 }
+    }
+
     /// Begins a look: what is not put from here on is absent.
     pub(crate) fn begin(&mut self) {
         let last = self.round;
@@ -54,11 +59,6 @@ impl Values {
             .filter(move |(_, (at, _))| *at == round)
             .map(|(name, (_, value))| (name.as_str(), *value))
     }
-
-    /// One of this look.
-    pub(crate) fn get(&self, name: &str) -> Option<f64> {
-        self.values.get(name).filter(|(round, _)| *round == self.round).map(|(_, value)| value.value)
-    }
 }
 
 /// What is known of the processes of one selector; each absent where it cannot be read.
@@ -84,13 +84,4 @@ pub(crate) struct Process {
     pub(crate) write_ops: Option<u64>,
     /// When the oldest began, in seconds since 1970.
     pub(crate) started: Option<f64>,
-}
-
-/// A look at the machine.
-#[derive(Debug, Default)]
-pub(crate) struct Sample {
-    /// The whole machine's.
-    pub(crate) values: Values,
-    /// By the name that the selector gives.
-    pub(crate) processes: BTreeMap<String, Process>,
 }
