@@ -186,6 +186,7 @@ impl Watch<'_> {
     async fn begin(&mut self) -> anyhow::Result<()> {
         self.look().await?;
         sleep(FIRST.min(self.service.config.interval.get())).await;
+        self.observer.look_again();
         Ok(())
     }
 

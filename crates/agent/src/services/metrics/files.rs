@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// Where `/proc` and `/sys` are: `/`, or a tree that a test has written.
@@ -18,7 +18,8 @@ impl Root {
     }
 
     /// The tree under this folder.
-    pub(crate) fn at(folder: &Path) -> Self {
+    #[cfg(test)]
+    pub(crate) fn at(folder: &std::path::Path) -> Self {
         Self(folder.to_owned())
     }
 

@@ -22,6 +22,7 @@ pub(super) struct Observer {
     programs: Option<Post<Programs>>,
     timeout: Duration,
     late: Vec<&'static str>,
+    again: bool,
 }
 
 #[derive(Debug)]
@@ -76,7 +77,13 @@ impl Observer {
             summary: Summary::default(),
             since: Since::default(),
         };
-        Ok(Self { machine: Post::of(machine), programs, timeout: config.timeout.get(), late: Vec::new() })
+        Ok(Self {
+            machine: Post::of(machine),
+            programs,
+            timeout: config.timeout.get(),
+            late: Vec::new(),
+            again: false,
+        })
     }
 
     /// Looks once, which takes no longer than `timeout`. `told` is what the agent says of itself, if it runs.
@@ -86,9 +93,10 @@ impl Observer {
     pub(super) async fn look(&mut self, told: Option<Told>) -> anyhow::Result<()> {
         let by = Instant::now() + self.timeout;
         let machine = self.machine.work(by, move |machine| machine.look(told));
+        let again = std::mem::take(&mut self.again);
         let programs = async {
             match &mut self.programs {
-                Some(programs) => programs.work(by, Programs::look).await,
+                Some(programs) => programs.work(by, move |programs| programs.look(again)).await,
                 None => Ok(true),
             }
         };
@@ -96,6 +104,11 @@ impl Observer {
         let what = [(machine?, "the machine"), (programs?, "the processes")];
         self.late = what.into_iter().filter(|(in_time, _)| !in_time).map(|(_, what)| what).collect();
         Ok(())
+    }
+
+    /// The next look finds new processes at once, which otherwise takes a while.
+    pub(super) fn look_again(&mut self) {
+        self.again = true;
     }
 
     /// Who was not back in time from the last look.
@@ -129,8 +142,11 @@ impl Machine {
 }
 
 impl Programs {
-    fn look(&mut self) {
+    fn look(&mut self, again: bool) {
         let elapsed = self.since.look();
+        if again {
+            self.processes.look_again();
+        }
         self.processes.collect(elapsed, &mut self.found);
     }
 }

@@ -34,6 +34,7 @@ pub(crate) async fn once(section: &Section, clock: &Clock) -> anyhow::Result<See
     let mut observer = Observer::new(&Root::system(), &config, clock.clone()).map_err(fail)?;
     observer.look(None).await?;
     sleep(FIRST).await;
+    observer.look_again();
     observer.look(None).await?;
     let device_id = Metrics::NAME.parse()?;
     let head = Head { device_id: &device_id, timestamp: Timestamp::from_system_time(clock.now()), seq: 0 };

@@ -156,13 +156,9 @@ async fn a_changed_sample_has_only_what_changed_and_the_monitored_ones() {
         Some(String::from_utf8(machine.look().encode(head, (extent, &changes))).unwrap())
     };
     let sample = |metrics: &str| {
-        Some(
-            format!(
-                r#"{{"device_id":"d1","timestamp":"2026-01-31T12:00:00.123Z","seq":9,"memory":48,"network":5,"#
-            ) + r#""processes":{"nginx":{"count":1,"memory":7}}"#
-                + metrics
-                + "}",
-        )
+        let head =
+            r#"{"device_id":"d1","timestamp":"2026-01-31T12:00:00.123Z","seq":9,"memory":48,"network":5,"#;
+        Some(head.to_owned() + r#""processes":{"nginx":{"count":1,"memory":7}}"# + metrics + "}")
     };
     let both = r#","metrics":{"a":{"value":1,"unit":"%"},"b":{"value":2.5,"unit":"B"}}"#;
     assert_eq!(encoded(1.0), sample(both));
