@@ -101,5 +101,7 @@ impl System {
     }
 }
 
+#[cfg(all(test, target_os = "linux"))]
+mod oracle;
 #[cfg(test)]
 mod tests;
