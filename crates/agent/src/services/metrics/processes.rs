@@ -25,7 +25,9 @@ mod elsewhere;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use elsewhere::Processes;
 #[cfg(target_os = "linux")]
+#[allow(unused_imports, reason = "the service is yet to come")]
 pub(crate) use linux::Processes;
+#[allow(unused_imports, reason = "the service is yet to come")]
 pub(crate) use selector::{Selector, Selectors};
 
 /// What is wanted of each, beside how many there are, threads, open files and when the first began.

@@ -57,7 +57,7 @@ impl Processes {
     pub(crate) fn new(root: &Root, selectors: Vec<Selector>, wanted: Wanted) -> Self {
         Self {
             proc: Proc::new(root),
-            totals: selectors.iter().map(|_| Total::default()).collect(),
+            totals: selectors.iter().map(|selector| Total::new(selector.key())).collect(),
             matcher: Matcher::new(selectors),
             wanted,
             seen: Seen::default(),
@@ -90,7 +90,7 @@ impl Processes {
         elapsed: Option<Duration>,
         into: &mut BTreeMap<String, Process>,
     ) {
-        if self.matcher.selectors().is_empty() {
+        if self.totals.is_empty() {
             return into.clear();
         }
         self.refresh();
@@ -161,7 +161,9 @@ impl Processes {
     }
 
     fn look_at_todo(&mut self) {
-        let todo = std::mem::take(&mut self.todo);
+        let mut todo = std::mem::take(&mut self.todo);
+        todo.sort_unstable();
+        todo.dedup();
         for &pid in &todo {
             if let Err(error) = self.look(pid)
                 && !gone(&error)
@@ -231,9 +233,7 @@ impl Processes {
             let ticks = instance.before.replace(now).and_then(|before| now.checked_sub(before));
             let ticks = ticks.filter(|_| self.wanted.cpu);
             for &index in &instance.matches {
-                let index = usize::from(index);
-                let key = self.matcher.selectors()[index].key();
-                self.totals[index].add(key, instance, ticks, &usage, scale);
+                self.totals[usize::from(index)].add(instance, ticks, &usage, scale);
             }
             at += 1;
         }
@@ -241,9 +241,8 @@ impl Processes {
 
     /// Where all is as it was, this asks for no memory.
     fn report(&self, scale: Scale, into: &mut BTreeMap<String, Process>) {
-        for (index, (selector, total)) in (0..).zip(self.matcher.selectors().iter().zip(&self.totals)) {
-            let process = total.process(scale, self.booted);
-            let key = selector.key();
+        for (index, total) in (0..).zip(&self.totals) {
+            let (key, process) = (total.key(), total.process(scale, self.booted));
             if process.count == 0 && (self.hidden || self.matcher.unread(index)) {
                 into.remove(key);
             } else if let Some(known) = into.get_mut(key) {
@@ -253,7 +252,7 @@ impl Processes {
             }
         }
         if into.len() > self.totals.len() {
-            into.retain(|key, _| self.matcher.selectors().iter().any(|selector| selector.key() == key));
+            into.retain(|key, _| self.totals.iter().any(|total| total.key() == key));
         }
     }
 }

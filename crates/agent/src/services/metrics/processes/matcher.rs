@@ -49,10 +49,6 @@ impl Matcher {
         }
     }
 
-    pub(super) fn selectors(&self) -> &[Selector] {
-        &self.selectors
-    }
-
     /// Whether all processes must be looked at; pid files name theirs.
     pub(super) fn must_walk(&self) -> bool {
         self.names || self.arguments || self.units

@@ -46,8 +46,9 @@ impl Scale {
 }
 
 /// The sum so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Total {
+    key: String,
     sum: Process,
     /// The parts whose refusal has been logged.
     said: [bool; 3],
@@ -56,29 +57,32 @@ pub(super) struct Total {
 }
 
 impl Total {
+    /// Of the selector that is called so.
+    pub(super) fn new(key: &str) -> Self {
+        Self { key: key.to_owned(), sum: Process::default(), said: [false; 3], start: 0 }
+    }
+
+    /// What the report calls it.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
     /// Nothing yet.
     pub(super) fn begin(&mut self) {
         self.sum = Process::default();
     }
 
     /// Adds one; `ticks` are its own since the last look, where they are known.
-    pub(super) fn add(
-        &mut self,
-        key: &str,
-        instance: &Instance,
-        ticks: Option<u64>,
-        usage: &Usage,
-        scale: Scale,
-    ) {
+    pub(super) fn add(&mut self, instance: &Instance, ticks: Option<u64>, usage: &Usage, scale: Scale) {
         let first = self.sum.count == 0;
         // A sum of some of them would be wrong: where one is not known, the sum is not.
         let add = |sum: &mut Option<u64>, more: Option<u64>| {
             let so_far = if first { Some(0) } else { *sum };
             *sum = so_far.zip(more).map(|(sum, more)| sum.saturating_add(more));
         };
-        let pages = self.part(key, Part::Memory, usage.pages.as_ref());
-        let io = self.part(key, Part::Io, usage.io.as_ref());
-        let fds = self.part(key, Part::Fds, Some(&usage.fds));
+        let pages = self.part(Part::Memory, usage.pages.as_ref());
+        let io = self.part(Part::Io, usage.io.as_ref());
+        let fds = self.part(Part::Fds, Some(&usage.fds));
         let sum = &mut self.sum;
         add(&mut sum.memory, pages.map(|pages| pages.saturating_mul(scale.page)));
         add(&mut sum.read_bytes, io.map(|io| io.read_bytes));
@@ -96,12 +100,12 @@ impl Total {
         sum.count += 1;
     }
 
-    fn part<T: Copy>(&mut self, key: &str, part: Part, value: Option<&io::Result<T>>) -> Option<T> {
+    fn part<T: Copy>(&mut self, part: Part, value: Option<&io::Result<T>>) -> Option<T> {
         match value? {
             Ok(value) => Some(*value),
             Err(error) => {
                 if !std::mem::replace(&mut self.said[part as usize], true) {
-                    tracing::warn!(process = key, %part, %error, "part of a process cannot be read");
+                    tracing::warn!(process = self.key, %part, %error, "part of a process cannot be read");
                 }
                 None
             }

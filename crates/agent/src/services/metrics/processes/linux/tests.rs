@@ -2,6 +2,7 @@
 
 mod cost;
 mod real;
+mod said;
 
 use serde_json::{Value, json};
 

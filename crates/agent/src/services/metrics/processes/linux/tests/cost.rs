@@ -107,7 +107,7 @@ fn child(many: &str) {
         machine.processes = Processes::new(&Root::system(), selectors(list), ALL);
     }
     machine.first();
-    (0..LOOKS).for_each(|_| drop(machine.after(1)));
+    (0..LOOKS).for_each(|_| _ = machine.after(1));
     let mut allocations = Vec::with_capacity(LOOKS);
     for _ in 0..LOOKS {
         let region = Region::new(ALLOCATOR);

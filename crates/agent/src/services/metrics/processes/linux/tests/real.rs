@@ -143,14 +143,14 @@ fn one_with_threads() {
     let threads: Vec<_> = (0..20)
         .map(|_| {
             let wait = wait.clone();
-            std::thread::spawn(move || drop(wait.lock().unwrap().recv()))
+            std::thread::spawn(move || wait.lock().unwrap().recv().unwrap_err())
         })
         .collect();
     let mut watch = Watch::new(json!([{"pid_file": file, "as": "it"}]));
     let found = watch.look()["it"].clone();
     assert!(found.threads >= Some(21) && found.fds > Some(3), "{found:?}");
     drop(done);
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    threads.into_iter().for_each(|thread| _ = thread.join().unwrap());
 }
 
 #[test]
