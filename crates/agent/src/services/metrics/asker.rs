@@ -80,7 +80,7 @@ impl Asker {
     }
 
     /// Gives `each` the space of those that answer in time, and of those whose late answer came since the last
-    /// look. Takes the deadline twice at most, however many hang: who was not asked then is asked next time.
+    /// look. However many hang, two of them at most are waited for: who was not asked then is asked next time.
     pub(super) fn collect(&mut self, mounts: &[Mount], mut each: impl FnMut(&Mount, &Space)) {
         self.failed.retain(|at| mounts.iter().any(|mount| mount.at == *at));
         self.good.retain(|at| mounts.iter().any(|mount| mount.at == *at));

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// After so many looks the folders of `/proc` are counted anew: a module may have added one.
-const COUNT_EVERY: u32 = 100;
+/// After so many looks the folders of `/proc` are counted anew, which is a walk: a module may have added one.
+const COUNT_EVERY: u32 = 1000;
 
 /// The host's collector.
 #[derive(Debug)]

@@ -101,7 +101,11 @@ impl System {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod cost;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod oracle;
 #[cfg(test)]
 mod tests;

@@ -157,7 +157,11 @@ fn psutil_sees_the_same_in_the_same_second() {
     let over = AtomicBool::new(false);
     let usage = thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().unwrap().get() {
-            scope.spawn(|| while !over.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         let _stop = Stop(&over);
         agrees(&mut psutil, &idle)
