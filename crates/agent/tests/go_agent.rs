@@ -91,6 +91,16 @@ struct Request {
     device_secret: String,
 }
 
+/// What it takes of a sample.
+#[derive(Debug, Deserialize)]
+struct Sample {
+    device_id: String,
+    cpu_usage: f64,
+    memory: f64,
+    disk: f64,
+    processes: HashMap<String, HashMap<String, f64>>,
+}
+
 /// The device's folder.
 struct Device(TempDir);
 
@@ -217,6 +227,13 @@ async fn it_enrols_and_lives_under_iot_cloud() {
     assert_eq!(device_id, "cloud-1");
     timestamp.parse::<protocol::Timestamp>().unwrap();
     assert_eq!(message.qos, 1);
+    let sample = watcher.next_on("iot-metrics", SOON).await.unwrap();
+    let read: Sample =
+        serde_json::from_slice(&sample.payload).unwrap_or_else(|e| panic!("{e}: {}", sample.text()));
+    assert!(read.device_id == "cloud-1" && read.processes.is_empty() && sample.qos == 1, "{read:?}");
+    for percent in [read.cpu_usage, read.memory, read.disk] {
+        assert!((0.0..=100.0).contains(&percent), "{read:?}");
+    }
     assert_eq!(device.device_file()["device_id"], "cloud-1");
     assert_eq!(device.status()["identity"]["device_id"], "cloud-1");
     let topics = watcher.all().into_iter().map(|message| message.topic);

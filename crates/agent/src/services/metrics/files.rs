@@ -1,11 +1,6 @@
 //! Files of `/proc` and `/sys`, kept open: read again from their beginning at each look.
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    path::PathBuf,
-};
+use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf};
 
 /// Where `/proc` and `/sys` are: `/`, or a tree that a test has written.
 #[derive(Debug, Clone)]
