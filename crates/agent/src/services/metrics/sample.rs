@@ -59,6 +59,12 @@ impl Values {
             .filter(move |(_, (at, _))| *at == round)
             .map(|(name, (_, value))| (name.as_str(), *value))
     }
+
+    /// One of this look.
+    #[cfg(test)]
+    pub(crate) fn get(&self, name: &str) -> Option<f64> {
+        self.values.get(name).filter(|(round, _)| *round == self.round).map(|(_, value)| value.value)
+    }
 }
 
 /// What is known of the processes of one selector; each absent where it cannot be read.
