@@ -3,6 +3,7 @@
 use std::{
     alloc::System,
     env, fs,
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -20,8 +21,8 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const CHILD: &str = "IOT_AGENT_TEST_COST";
 const THIS: &str = "services::metrics::processes::linux::tests::cost::a_look_costs_next_to_nothing";
 
-/// One minute of looks, every second, after one to warm up.
-const LOOKS: usize = 60;
+/// As many looks, every second; three of them walk.
+const LOOKS: usize = 30;
 
 /// A look as strace saw it, and the allocator.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,11 +33,14 @@ struct Look {
 
 #[test]
 fn a_look_costs_next_to_nothing() {
-    if let Ok(many) = env::var(CHILD) {
-        return child(&many);
+    if let Ok(root) = env::var(CHILD) {
+        return child(&root);
     }
     let of = |looks: &[Look]| looks.iter().map(|look| look.calls).sum::<usize>() as f64 / looks.len() as f64;
-    let real = run("real");
+    let folder = tempfile::tempdir().unwrap();
+    let sleepers = Sleepers::new(folder.path());
+    let real = run(Path::new("/"));
+    drop(sleepers);
     println!("real: {:.1} calls a look", of(&real));
     let quiet = real.iter().filter(|look| look.calls == 12).count();
     assert!(quiet >= LOOKS * 8 / 10, "4 calls for each of three, but for walks: {real:?}");
@@ -45,13 +49,25 @@ fn a_look_costs_next_to_nothing() {
     let idle = real.iter().filter(|look| look.allocations == 0).count();
     assert!(idle >= LOOKS * 8 / 10, "none but for walks: {real:?}");
 
-    let (few, many) = (of(&run("200")), of(&run("5000")));
+    let (few, many) = (of(&among(200)), of(&among(5000)));
     println!("200: {few:.1}, 5000: {many:.1} calls a look");
     assert!(many <= 5.0 * few, "{few} {many}");
 }
 
+/// Among so many that are files.
+fn among(many: u32) -> Vec<Look> {
+    let machine = Machine::new(json!([]));
+    for pid in 1000..1000 + many {
+        machine.tree.file(&format!("proc/{pid}/comm"), "other\n");
+    }
+    for (pid, comm) in [(1, b"cost-a"), (2, b"cost-b"), (3, b"cost-c")] {
+        machine.make(pid, &Made { comm, ..Made::default() });
+    }
+    run(&machine.tree.root().path(""))
+}
+
 /// Runs this test as a child under strace, and takes its looks apart.
-fn run(many: &str) -> Vec<Look> {
+fn run(root: &Path) -> Vec<Look> {
     let folder = tempfile::tempdir().unwrap();
     let (trace, figures) = (folder.path().join("trace"), folder.path().join("figures"));
     let done = Command::new("strace")
@@ -59,7 +75,7 @@ fn run(many: &str) -> Vec<Look> {
         .arg(&trace)
         .arg(env::current_exe().unwrap())
         .args(["--exact", THIS, "--test-threads=1"])
-        .env(CHILD, many)
+        .env(CHILD, root)
         .env("FIGURES", &figures)
         .output()
         .expect("strace is needed");
@@ -82,52 +98,60 @@ fn run(many: &str) -> Vec<Look> {
 }
 
 /// The looks, each after a call that marks it.
-fn child(many: &str) {
+fn child(root: &str) {
     let list = json!(["cost-a", "cost-b", "cost-c"]);
-    let children: Vec<Child>;
-    let mut machine = Machine::new(list.clone());
-    if let Ok(many) = many.parse::<u32>() {
-        children = Vec::new();
-        for pid in 1000..1000 + many {
-            machine.tree.file(&format!("proc/{pid}/comm"), "other\n");
-        }
-        for (pid, comm) in [(1, b"cost-a"), (2, b"cost-b"), (3, b"cost-c")] {
-            machine.make(pid, &Made { comm, ..Made::default() });
-        }
-    } else {
-        let program = |name: &str| {
-            let path = machine.tree.root().path(name);
-            std::os::unix::fs::symlink("/bin/sleep", &path).unwrap();
-            path
-        };
-        let named = ["cost-a", "cost-b", "cost-c"].map(program);
-        let mut started: Vec<_> = named.iter().map(|path| sleeper(path.to_str().unwrap())).collect();
-        started.extend((0..200).map(|_| sleeper("sleep")));
-        children = started;
-        machine.processes = Processes::new(&Root::system(), selectors(list), ALL);
-    }
-    machine.first();
-    (0..LOOKS).for_each(|_| _ = machine.after(1));
+    let mut processes = Processes::new(&Root::at(Path::new(root)), selectors(list), ALL);
+    let mut found = BTreeMap::new();
+    let mut now = since_boot();
+    let mut look = |seconds| {
+        let elapsed = Duration::from_secs(seconds);
+        now += elapsed;
+        processes.collect_at(now, Some(elapsed), &mut found);
+    };
+    // None is young any more then, and all there is to allocate for has been seen.
+    [1, 30, 10, 10].into_iter().for_each(&mut look);
     let mut allocations = Vec::with_capacity(LOOKS);
     for _ in 0..LOOKS {
         let region = Region::new(ALLOCATOR);
         assert!(access("/a-look-begins", Access::EXISTS).is_err());
-        machine.after(1);
+        look(1);
         let asked = region.change();
         allocations.push(asked.allocations + asked.reallocations);
     }
     assert!(access("/the-looks-end", Access::EXISTS).is_err());
-    assert_eq!(counts(&machine.found), [("cost-a", 1), ("cost-b", 1), ("cost-c", 1)]);
-    assert!(machine.found.values().all(|process| process.cpu_usage.is_some() && process.read_ops.is_some()));
+    assert_eq!(counts(&found), [("cost-a", 1), ("cost-b", 1), ("cost-c", 1)]);
+    assert!(found.values().all(|process| process.cpu_usage.is_some() && process.read_ops.is_some()));
     let lines: Vec<_> = allocations.iter().map(usize::to_string).collect();
     let figures = format!("{}\n{}\n", gettid().as_raw_nonzero(), lines.join("\n"));
     fs::write(env::var("FIGURES").unwrap(), figures).unwrap();
-    for mut child in children {
-        child.kill().unwrap();
-        child.wait().unwrap();
+}
+
+/// Processes to be among; ended with it.
+struct Sleepers(Vec<Child>);
+
+impl Sleepers {
+    /// 200, and three that have names.
+    fn new(folder: &Path) -> Self {
+        let mut sleepers = Self(Vec::new());
+        for name in ["cost-a", "cost-b", "cost-c"] {
+            let path = folder.join(name);
+            std::os::unix::fs::symlink("/bin/sleep", &path).unwrap();
+            sleepers.start(&path);
+        }
+        (0..200).for_each(|_| sleepers.start(Path::new("sleep")));
+        sleepers
+    }
+
+    fn start(&mut self, program: &Path) {
+        self.0.push(Command::new(program).arg("600").stdin(Stdio::null()).spawn().unwrap());
     }
 }
 
-fn sleeper(program: &str) -> Child {
-    Command::new(program).arg("600").stdin(Stdio::null()).spawn().unwrap()
+impl Drop for Sleepers {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            child.kill().expect("it is ours");
+            child.wait().expect("it is ours");
+        }
+    }
 }
