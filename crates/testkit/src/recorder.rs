@@ -225,6 +225,14 @@ impl Recorder {
         self.look(0, <[Entry]>::to_vec)
     }
 
+    /// As [`Recorder::entries`], without the first so many.
+    ///
+    /// # Errors
+    /// As [`Recorder::entries`].
+    pub fn entries_after(&self, count: usize) -> anyhow::Result<Vec<Entry>> {
+        self.look(count, <[Entry]>::to_vec)
+    }
+
     /// Every message that came, in order.
     ///
     /// # Errors
