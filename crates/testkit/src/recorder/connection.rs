@@ -25,6 +25,8 @@ struct Connection {
     host: Rc<Host>,
     number: u64,
     client: Option<Connect>,
+    /// The mood at its CONNACK, whose limits it was told.
+    told: Mood,
     /// Answers to what is not yet known to be on disk.
     replies: Vec<(Option<Stage>, Vec<u8>)>,
     /// Of the client, with QoS over 0, and not answered: at least so many.
@@ -54,8 +56,14 @@ pub(super) async fn run(
 ) {
     let (mut from, to) = tokio::io::split(stream);
     let (outgoing, writer) = Writer::start(to);
-    let mut connection =
-        Connection { host: Rc::clone(&host), number, client: None, replies: Vec::new(), in_flight: 0 };
+    let mut connection = Connection {
+        host: Rc::clone(&host),
+        number,
+        client: None,
+        told: Mood::default(),
+        replies: Vec::new(),
+        in_flight: 0,
+    };
     let end = connection.converse(&mut from, &mut inbox, &outgoing).await;
     if let (Some(code), Some(LEVEL_5)) = (end.code, connection.client.as_ref().map(|client| client.level)) {
         // The writer may be gone with the line.
@@ -137,10 +145,11 @@ impl Connection {
 
     /// The longest packet, and whether the client knows.
     fn limit(&self) -> (bool, usize) {
-        let mood = self.host.mood.borrow();
         let knows = self.client.as_ref().is_some_and(|client| client.level == LEVEL_5);
-        let announced = mood.maximum_packet_size.filter(|_| knows).map_or(usize::MAX, |size| size as usize);
-        let silent = mood.close_over.filter(|_| self.client.is_some()).unwrap_or(usize::MAX);
+        let announced = self.told.maximum_packet_size.filter(|_| knows);
+        let announced = announced.map_or(usize::MAX, |size| size as usize);
+        let silent = self.host.mood.borrow().close_over.filter(|_| self.client.is_some());
+        let silent = silent.unwrap_or(usize::MAX);
         (announced < silent, announced.min(silent))
     }
 
@@ -194,7 +203,7 @@ impl Connection {
             receive_maximum: connect.receive_maximum,
         })?;
         self.reply(Some(Stage::Connack), packets::connack(connect.level, session_present, 0, &mood));
-        self.client = Some(connect);
+        (self.client, self.told) = (Some(connect), mood);
         Ok(None)
     }
 
@@ -215,8 +224,7 @@ impl Connection {
         let id = if qos > 0 { fields.id()? } else { 0 };
         fields.properties()?;
         let payload = fields.rest().to_vec();
-        let mood = self.host.mood.borrow().clone();
-        let code = if qos > 0 { refusal(&mood.reject, &topic, &payload) } else { 0 };
+        let code = if qos > 0 { refusal(&self.host.mood.borrow().reject, &topic, &payload) } else { 0 };
         let known =
             self.host.state.borrow_mut().session(self.number).is_some_and(|own| own.received.contains(&id));
         self.note(Event::Published(Published {
@@ -233,7 +241,7 @@ impl Connection {
         if qos == 0 {
             return Ok(None);
         }
-        self.watch_limits(&mood, level, qos);
+        self.watch_limits(level, qos);
         if code > 0 && level != LEVEL_5 {
             return Ok(Some(End::GONE));
         }
@@ -242,15 +250,15 @@ impl Connection {
         Ok(None)
     }
 
-    fn watch_limits(&mut self, mood: &Mood, level: u8, qos: u8) {
+    fn watch_limits(&mut self, level: u8, qos: u8) {
         self.in_flight += 1;
         if level != LEVEL_5 {
             return;
         }
-        if mood.receive_maximum.is_some_and(|maximum| self.in_flight > usize::from(maximum)) {
+        if self.told.receive_maximum.is_some_and(|maximum| self.in_flight > usize::from(maximum)) {
             self.violation(&format!("{} messages in flight", self.in_flight));
         }
-        if mood.maximum_qos.is_some_and(|maximum| qos > maximum) {
+        if self.told.maximum_qos.is_some_and(|maximum| qos > maximum) {
             self.violation(&format!("a message of QoS {qos}"));
         }
     }
