@@ -9,12 +9,15 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod desk;
 #[cfg(test)]
 mod harness;
 pub mod identity;
 pub mod log;
 pub mod mqtt;
+pub mod outbox;
 pub mod presence;
+pub mod publish;
 pub mod register;
 pub mod service;
 pub mod services;
