@@ -44,7 +44,7 @@ fn moods(version: &str) -> Vec<Mood> {
 async fn prove_nothing_is_lost_in_any_mood_of_the_broker() {
     let seed = seed();
     // A round is as many as there are, give or take. The small proof takes every other one, in each version others.
-    let (rounds, step) = if tier() > 1 { (10, 1) } else { (1, 2) };
+    let (rounds, step) = if tier() > 1 { (4, 1) } else { (1, 2) };
     let some = |version: &str, first| {
         let moods = moods(version);
         let count = rounds * moods.len() / step;
