@@ -90,6 +90,10 @@ impl Connection {
                 told = inbox.recv() => if let Some(ToPeer::Leave(code)) = told { return End::because(code) },
                 () = self.silence() => return End::because(0x8D),
             }
+            let lag = self.host.mood.borrow().lag;
+            if !lag.is_zero() {
+                sleep(lag).await;
+            }
             if self.stalls(Stage::Accept) {
                 buffer.clear();
             }

@@ -57,6 +57,8 @@ pub struct Mood {
     pub refuse: Option<u8>,
     /// The answer that is withheld. What it would have answered to is journalled.
     pub stall: Option<Stage>,
+    /// How long what came lies unread. Killed meanwhile, the broker has never seen it.
+    pub lag: Duration,
     /// How late PUBACK, PUBREC and PUBCOMP are.
     pub delay: Duration,
     /// How much later each may be, by chance: they go out in another order.

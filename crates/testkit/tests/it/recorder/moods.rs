@@ -75,6 +75,25 @@ async fn it_is_late_and_out_of_order() -> Result<()> {
     Ok(())
 }
 
+/// What lies unread is not in the journal: a kill then leaves no trace of it.
+#[tokio::test]
+async fn it_lets_things_lie() -> Result<()> {
+    let mut recorder = Recorder::start().await?;
+    let (mut raw, _) = Raw::connect(&recorder, 5, "raw").await?;
+    let lag = Duration::from_millis(200);
+    recorder.mood(Mood { lag, ..Mood::default() }).await?;
+    let began = Instant::now();
+    raw.publish(0x32, 1, "t", &payload(1)).await?;
+    assert_eq!(raw.acknowledgement(0x40).await?, (1, 0));
+    assert!(began.elapsed() >= lag);
+    recorder.mood(Mood { lag: SOON, ..Mood::default() }).await?;
+    raw.publish(0x32, 2, "t", &payload(2)).await?;
+    recorder.kill().await?;
+    raw.ended().await?;
+    assert_eq!(recorder.published()?.len(), 1);
+    Ok(())
+}
+
 #[tokio::test]
 async fn it_loses_sessions() -> Result<()> {
     for level in [4, 5] {
