@@ -9,6 +9,9 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod harness;
 pub mod identity;

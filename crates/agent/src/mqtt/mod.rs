@@ -8,6 +8,8 @@
 mod codec;
 mod driver;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod inbox;
 mod link;
 mod outbox;
