@@ -123,8 +123,13 @@ const SECTIONS: [&str; 7] = ["identity", "log", "mqtt", "outbox", "paths", "poli
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Outbox {
-    /// Most disk space they may take; then the least important and oldest are dropped, and counted.
+    /// Most disk space they may take, at least 64KiB; then the least important and oldest are dropped, and counted.
     pub max_size: ByteSize,
+}
+
+impl Outbox {
+    /// Bytes: with less there is no room for what keeps the rest in order.
+    const SMALLEST: u64 = 64 << 10;
 }
 
 impl Default for Outbox {
@@ -234,7 +239,12 @@ fn config(root: &Node, registry: &[ServiceSchema], report: &mut Report) -> Optio
     if let Some(mqtt) = &mqtt {
         mqtt.check(root, report);
     }
-    let outbox = section(root, "outbox", report);
+    let outbox = section::<Outbox>(root, "outbox", report);
+    if let Some(at) = root.find(["outbox", "max_size"]).map(|node| &node.at)
+        && outbox.as_ref().is_some_and(|outbox| outbox.max_size.get() < Outbox::SMALLEST)
+    {
+        report.problem(at, "outbox.max_size", "must be at least 64KiB");
+    }
     let identity = section::<Identity>(root, "identity", report);
     let paths = section::<Paths>(root, "paths", report);
     let policy = policy(root, report);

@@ -17,6 +17,7 @@ mod harness;
 pub mod identity;
 pub mod log;
 pub mod mqtt;
+pub mod outbox;
 pub mod presence;
 pub mod register;
 pub mod service;

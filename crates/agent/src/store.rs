@@ -21,7 +21,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::log::chain;
-use disk::{make_folder, move_aside, read_regular, remove_temps, replace};
+pub(crate) use disk::{make_folder, replace, sync_folder};
+use disk::{move_aside, read_regular, remove_temps};
 
 mod disk;
 

@@ -35,7 +35,7 @@ pub(super) fn read_regular(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Makes `dir` and what it lies in, for this user alone, unless it is there.
-pub(super) fn make_folder(dir: &Path) -> io::Result<()> {
+pub(crate) fn make_folder(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -55,7 +55,7 @@ fn place(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
 }
 
 /// Gives the file these bytes, or leaves it as it was.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (dir, name) = place(path)?;
     let temp = dir.join(format!(".{}.tmp", name.display()));
     if let Err(e) = write_temp(&temp, bytes).and_then(|()| fs::rename(&temp, dir.join(&name))) {
@@ -80,7 +80,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn sync_folder(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(dir: &Path) -> io::Result<()> {
     match File::open(dir)?.sync_all() {
         // Some file systems cannot sync a folder and do not need to.
         Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),

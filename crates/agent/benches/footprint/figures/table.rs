@@ -2,6 +2,13 @@
 
 use std::fmt;
 
+#[derive(Clone, Copy)]
+enum Limit {
+    None,
+    Most(f64),
+    Least(f64),
+}
+
 /// Rows in the order of their making.
 #[derive(Default)]
 pub(crate) struct Table {
@@ -10,7 +17,7 @@ pub(crate) struct Table {
 
 struct Row {
     what: String,
-    limit: Option<f64>,
+    limit: Limit,
     reached: f64,
     peers: String,
 }
@@ -18,12 +25,22 @@ struct Row {
 impl Table {
     /// A figure that may not be larger than `limit`.
     pub(crate) fn limit(&mut self, what: &str, limit: f64, reached: f64, peers: impl Into<String>) {
-        self.rows.push(Row { what: what.into(), limit: Some(limit), reached, peers: peers.into() });
+        self.push(what, Limit::Most(limit), reached, peers.into());
+    }
+
+    /// A figure that may not be smaller than `limit`.
+    #[allow(dead_code, reason = "each benchmark uses its part")]
+    pub(crate) fn at_least(&mut self, what: &str, limit: f64, reached: f64, peers: impl Into<String>) {
+        self.push(what, Limit::Least(limit), reached, peers.into());
     }
 
     /// A figure without a limit.
     pub(crate) fn figure(&mut self, what: &str, reached: f64, peers: impl Into<String>) {
-        self.rows.push(Row { what: what.into(), limit: None, reached, peers: peers.into() });
+        self.push(what, Limit::None, reached, peers.into());
+    }
+
+    fn push(&mut self, what: &str, limit: Limit, reached: f64, peers: String) {
+        self.rows.push(Row { what: what.into(), limit, reached, peers });
     }
 
     /// Whether every limit holds.
@@ -34,7 +51,11 @@ impl Table {
 
 impl Row {
     fn holds(&self) -> bool {
-        self.limit.is_none_or(|limit| self.reached <= limit)
+        match self.limit {
+            Limit::None => true,
+            Limit::Most(limit) => self.reached <= limit,
+            Limit::Least(limit) => self.reached >= limit,
+        }
     }
 }
 
@@ -42,7 +63,11 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "| figure | wanted | reached | peers |\n|---|---|---|---|")?;
         for row in &self.rows {
-            let wanted = row.limit.map_or_else(|| "–".into(), |limit| format!("≤ {limit}"));
+            let wanted = match row.limit {
+                Limit::None => "–".into(),
+                Limit::Most(limit) => format!("≤ {limit}"),
+                Limit::Least(limit) => format!("≥ {limit}"),
+            };
             let missed = if row.holds() { "" } else { " **missed**" };
             let digits = if row.reached < 100.0 { 2 } else { 0 };
             writeln!(f, "| {} | {wanted} | {:.digits$}{missed} | {} |", row.what, row.reached, row.peers)?;

@@ -1,0 +1,29 @@
+//! What the outbox costs: storing, holding a million, opening after a kill, draining, beside what is wanted.
+//!
+//! `cargo bench -p iot-agent --bench outbox`, on an otherwise idle machine; ends with 1 when a limit is missed.
+//! `OUTBOX_BENCH_DIR` names the folder, hence the disk, to measure; by default that of temporary files.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark says where it failed")]
+#![allow(clippy::print_stdout, reason = "its voice")]
+
+#[cfg(target_os = "linux")]
+mod store;
+#[cfg(target_os = "linux")]
+#[path = "../footprint/figures/table.rs"]
+mod table;
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    use std::process::ExitCode;
+    // `cargo test --benches` only wants to know that it builds.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return ExitCode::SUCCESS;
+    }
+    let mut table = table::Table::default();
+    store::measure(&mut table);
+    println!("{table}");
+    if table.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {}

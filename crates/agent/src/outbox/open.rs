@@ -1,0 +1,92 @@
+//! Finding out what is on disk: at the start, and again after a failure.
+
+use std::io;
+
+use super::{Class, Outbox, cursor::Cursor, log::Log, refused, segment::Segment, streams};
+
+/// In the name of a segment that is kept to be looked at.
+const ASIDE: &str = ".log.";
+
+impl Outbox {
+    /// Whether what is on disk is known; finds out, where that has failed so far.
+    pub(super) fn is_open(&mut self) -> bool {
+        if !self.open {
+            match self.load() {
+                Ok(()) => self.open = true,
+                Err(error) => self.degrade(&error),
+            }
+        }
+        self.open
+    }
+
+    /// Finds out what is on disk. What waits in memory stays there.
+    fn load(&mut self) -> io::Result<()> {
+        let files = self.disk.list()?;
+        let mut segments = Class::ALL.map(|_| Vec::new());
+        self.aside.clear();
+        let mut streams = None;
+        for (name, size) in files {
+            match name.as_str() {
+                streams::FILE => streams = Some(size),
+                refused::FILE => self.refused.size = size,
+                refused::OLD_FILE => self.refused.old_size = size,
+                _ => match Segment::parse(&name, size) {
+                    Some((class, segment)) => segments[class as usize].push(segment),
+                    None if name.contains(ASIDE) => self.aside.push_back((name, size)),
+                    None if name.ends_with(".tmp") => self.disk.remove(&name)?,
+                    None => {}
+                },
+            }
+        }
+        let whole = self.streams.read(&*self.disk, streams)?;
+        let cursors = Cursor::read_all(&*self.disk)?;
+        let mut logs = Vec::new();
+        for (class, (mut found, cursor)) in Class::ALL.into_iter().zip(segments.into_iter().zip(cursors)) {
+            found.sort_by_key(|segment| (segment.generation, segment.first));
+            let log = Log::open(class, found.into(), cursor, &*self.disk, &mut self.streams)?;
+            if !whole {
+                log.find_numbers(&*self.disk, &mut self.streams)?;
+            }
+            logs.push(log);
+        }
+        for (log, slot) in logs.into_iter().zip(&mut self.logs) {
+            let waiting = std::mem::replace(slot, log);
+            slot.adopt(waiting);
+        }
+        Ok(())
+    }
+
+    /// Whether the lengths of all files are known; looks, after a failure. Files that nobody knows then are of the
+    /// plan that failed.
+    pub(super) fn is_measured(&mut self) -> bool {
+        if !self.measured {
+            match self.measure() {
+                Ok(()) => self.measured = true,
+                Err(error) => self.degrade(&error),
+            }
+        }
+        self.measured
+    }
+
+    fn measure(&mut self) -> io::Result<()> {
+        let files = self.disk.list()?;
+        (self.refused.size, self.refused.old_size) = (0, 0);
+        self.aside.clear();
+        for (name, size) in files {
+            match name.as_str() {
+                refused::FILE => self.refused.size = size,
+                refused::OLD_FILE => self.refused.old_size = size,
+                _ if name.contains(ASIDE) => self.aside.push_back((name, size)),
+                _ => {
+                    let Some((class, found)) = Segment::parse(&name, size) else { continue };
+                    let segments = &mut self.logs[class as usize].segments;
+                    match segments.iter_mut().find(|segment| segment.generation == found.generation) {
+                        Some(known) => known.size = size,
+                        None => self.disk.remove(&name)?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
