@@ -6,6 +6,7 @@
 
 mod config;
 mod control;
+mod outbox;
 mod payloads;
 mod topics;
 
@@ -18,6 +19,7 @@ use std::{
 pub use crate::mqtt::fuzzing::packets;
 pub use config::config;
 pub use control::control;
+pub use outbox::outbox;
 pub use payloads::payloads;
 pub use topics::topics;
 
@@ -31,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("topics", topics),
     ("packets", packets),
     ("control", control),
+    ("outbox", outbox),
 ];
 
 /// A folder of one's own, gone with this.
