@@ -1,8 +1,9 @@
 //! The agent as a whole: load, supervise, drain.
 
+mod connection;
+
 use std::{
-    io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -12,26 +13,25 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::{error, info, warn};
-use zeroize::Zeroizing;
+
+use connection::{endpoint, fault, settings};
 
 use crate::{
     clock::{self, Clock},
-    config::{self, BrokerUrl, Config, Loaded, Paths, Sources},
+    config::{self, Config, Loaded, Paths, Sources},
     control::{self, Control},
+    desk::Desk,
     identity::{Identity, machine_id},
     log,
-    mqtt::{
-        self, Backoff, Credentials, Driver, Mqtt,
-        transport::{self, Dial, Endpoint, TlsFiles},
-    },
+    mqtt::{self, Backoff, Committer, Driver, Mqtt, transport::Dial},
+    outbox::{Disk, Folder, Outbox},
     presence::Presence,
     register,
     service::{Shared, Topics},
     services::{REGISTRY, schemas},
-    status,
     store::Store,
     supervisor::{self, Supervisor},
     systemd::{Notifier, Watchdog},
@@ -43,12 +43,15 @@ const DRAIN_SERVICES: Duration = Duration::from_secs(2);
 pub(crate) const DRAIN_QUEUE: Duration = Duration::from_millis(800);
 /// When the connection is given up for good: goodbye, DISCONNECT and all.
 pub(crate) const DRAIN_LINK: Duration = Duration::from_millis(2500);
+/// When the outbox is written for the last time, at the latest: since the beginning of the end.
+const DRAIN: Duration = Duration::from_millis(4800);
 /// How often the time is written down, so that a clock that resets cannot go back further.
 const KEEP: Duration = Duration::from_secs(3600);
 /// How soon what could not be written is tried again.
 const KEEP_AGAIN: Duration = Duration::from_secs(10);
-/// Most bytes that wait for the broker in memory.
-const QUEUE: u64 = 1 << 20;
+
+/// Folder of the outbox in the state folder.
+const OUTBOX: &str = "outbox";
 
 /// State file of the clock's floor.
 const CLOCK_FILE: &str = "clock.json";
@@ -101,14 +104,18 @@ pub struct Parts {
     pub mqtt: Mqtt,
     /// The task that has to run for `mqtt` to work.
     pub driver: Driver,
+    /// The task that has to run for what is durable to be so, where there is an outbox.
+    pub committer: Option<Committer>,
 }
 
-/// Opens the state folder and makes everything that services stand on; `presence` is what is said of this device.
+/// Opens the state folder and makes everything that services stand on; `presence` is what is said of this device. What
+/// is durable waits on `disk`, or in memory where there is none.
 ///
 /// # Errors
 /// State that cannot be used, or settings of the connection that cannot work.
 pub fn prepare<P: mqtt::Presence>(
     config: &Config,
+    disk: Option<Arc<dyn Disk>>,
     presence: impl FnOnce(Arc<Shared>) -> P,
 ) -> anyhow::Result<Parts> {
     let store = Store::open(&config.paths.state).context("open the state folder")?;
@@ -117,11 +124,23 @@ pub fn prepare<P: mqtt::Presence>(
         .context("find out who this device is")?;
     let shared = shared(config, identity, clock, store);
     let settings = settings(config, &shared)?;
-    let (mqtt, driver) = mqtt::new(settings, presence(Arc::clone(&shared)));
+    let presence = presence(Arc::clone(&shared));
+    let (mqtt, driver, committer) = match disk {
+        Some(disk) => {
+            let (cap, clock) = (config.outbox.max_size.get(), shared.clock.clone());
+            let outbox = Outbox::open(Arc::clone(&disk), cap, clock);
+            let (mqtt, driver, committer) = mqtt::durable(settings, presence, outbox, disk);
+            (mqtt, driver, Some(committer))
+        }
+        None => {
+            let (mqtt, driver) = mqtt::new(settings, presence);
+            (mqtt, driver, None)
+        }
+    };
     if let Some(device) = &*shared.identity.device().borrow() {
         mqtt.bind(device.device_id.as_str());
     }
-    Ok(Parts { shared, mqtt, driver })
+    Ok(Parts { shared, mqtt, driver, committer })
 }
 
 /// The clock, with the floor that an earlier run has left.
@@ -146,48 +165,6 @@ fn shared(config: &Config, identity: Identity, clock: Clock, state: Store) -> Ar
         began: Instant::now(),
         state,
     })
-}
-
-fn settings(config: &Config, shared: &Shared) -> anyhow::Result<mqtt::Settings> {
-    let settings = &config.mqtt;
-    let cap = config.outbox.max_size.get().min(QUEUE);
-    Ok(mqtt::Settings {
-        dial: Dial::new(endpoint(settings)?, shared.clock.clone()),
-        version: settings.version,
-        client_id: shared.identity.client_id().as_str().to_owned(),
-        credentials: Credentials { username: settings.username.clone(), password: password(settings)? },
-        keep_alive: settings.keep_alive.get(),
-        session_expiry: settings.session_expiry.get(),
-        max_packet_size: u32::try_from(settings.max_packet_size.get()).unwrap_or(u32::MAX),
-        reconnect: shared.backoff,
-        queue: usize::try_from(cap).unwrap_or(usize::MAX),
-    })
-}
-
-/// How the broker is reached, in the transport's terms.
-fn endpoint(settings: &config::Mqtt) -> anyhow::Result<Endpoint> {
-    let BrokerUrl { scheme, host, port, path } = settings.broker.clone();
-    let tls = TlsFiles {
-        ca: settings.ca_certificate.as_deref().map(Path::to_owned),
-        certificate: settings.client_certificate.as_deref().map(Path::to_owned),
-        key: settings.client_key.as_deref().map(Path::to_owned),
-    };
-    let proxy = settings.proxy.as_ref().map(proxy).transpose()?;
-    Ok(Endpoint { scheme, host, port, path, tls, proxy })
-}
-
-fn proxy(proxy: &config::Proxy) -> anyhow::Result<transport::Proxy> {
-    let credentials = proxy.credentials.as_ref().map(|(user, password)| {
-        let password = password.text().context("the proxy's password is no text")?.to_owned().into();
-        anyhow::Ok(transport::Credentials { user: user.clone(), password })
-    });
-    let credentials = credentials.transpose()?;
-    Ok(transport::Proxy { kind: proxy.kind, host: proxy.host.clone(), port: proxy.port, credentials })
-}
-
-fn password(settings: &config::Mqtt) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
-    let file = settings.password_file.as_ref().map(|file| file.read()).transpose()?;
-    Ok(settings.password.as_ref().or(file.as_ref()).map(|secret| secret.bytes().to_vec().into()))
 }
 
 /// Runs the daemon until SIGTERM or SIGINT.
@@ -216,8 +193,9 @@ struct Agent {
     shared: Arc<Shared>,
     mqtt: Mqtt,
     driver: JoinHandle<()>,
+    committer: JoinHandle<()>,
     supervisor: Supervisor,
-    /// Answers `iot-agent status`; its socket goes with it.
+    /// Answers `iot-agent status` and its like; its socket goes with it.
     control: JoinHandle<()>,
     _watchdog: Watchdog,
 }
@@ -225,16 +203,17 @@ struct Agent {
 impl Agent {
     fn start(sources: Sources, loaded: Loaded, logs: log::Handle) -> anyhow::Result<Self> {
         let config = loaded.config;
-        let Parts { shared, mqtt, driver } = prepare(&config, Presence::new)?;
+        let outbox = Arc::new(Folder::new(outbox_folder(&config.paths)));
+        let Parts { shared, mqtt, driver, committer } = prepare(&config, Some(outbox), Presence::new)?;
+        let committer = committer.context("the agent has an outbox")?;
         let control = Control::bind(&config.paths.run)?;
         let supervisor = Supervisor::start(Arc::clone(&shared), mqtt.clone(), &config.services)?;
         let broker = config.mqtt.broker.to_string();
         let client_id = shared.identity.client_id().as_str();
         info!(version = env!("CARGO_PKG_VERSION"), client_id, broker, "started");
-        let answers = (Arc::clone(&shared), mqtt.clone());
-        let answer = move |_| std::future::ready(Ok(status::report(&answers.0, &answers.1, &broker)));
-        let control = tokio::spawn(control.serve(answer));
-        let driver = tokio::spawn(driver.run());
+        let desk = Desk::new(Arc::clone(&shared), mqtt.clone(), broker, outbox_folder(&config.paths));
+        let control = tokio::spawn(control.serve(desk));
+        let (driver, committer) = (tokio::spawn(driver.run()), tokio::spawn(committer.run()));
         tokio::spawn(keep(Arc::clone(&shared)));
         let notifier = Notifier::from_env();
         let watched = Arc::clone(&shared);
@@ -248,6 +227,7 @@ impl Agent {
             shared,
             mqtt,
             driver,
+            committer,
             supervisor,
             control,
             _watchdog: watchdog,
@@ -263,6 +243,7 @@ impl Agent {
                 () = self.supervisor.watch() => continue,
                 // It ends when it is told to, or by a panic. An agent without it would be deaf and dumb for ever.
                 _ = &mut self.driver => anyhow::bail!("the MQTT driver has died"),
+                _ = &mut self.committer => anyhow::bail!("the outbox has died"),
             }
             tokio::select! {
                 () = stop.asked() => return Ok(()),
@@ -297,6 +278,7 @@ impl Agent {
     /// Ends everything within five seconds, nothing lost that could be sent.
     async fn drain(mut self) {
         info!("stopping");
+        let by = Instant::now() + DRAIN;
         let stuck = self.supervisor.drain(DRAIN_SERVICES).await;
         let goodbye = Presence::new(Arc::clone(&self.shared)).goodbye();
         self.mqtt.stop(goodbye, DRAIN_QUEUE);
@@ -304,6 +286,10 @@ impl Agent {
         if !self.driver.is_finished() && timeout(DRAIN_LINK, &mut self.driver).await.is_err() {
             self.driver.abort();
             warn!("the connection did not end in time");
+        }
+        self.mqtt.close();
+        if !self.committer.is_finished() && timeout_at(by, &mut self.committer).await.is_err() {
+            error!("the outbox could not be written in time: what came last may be lost");
         }
         if let Err(error) = keep_time(&self.shared) {
             warn!(error = %error, "the time cannot be written down");
@@ -333,25 +319,14 @@ pub fn check(loaded: &Loaded) -> anyhow::Result<()> {
     register::check(config, shared)
 }
 
-/// Which key is to blame, and for what. None for a file that is not there: it may come later, and loading has said so.
-fn fault(settings: &config::Mqtt, error: &transport::Error) -> Option<(&'static str, String)> {
-    let path = match error {
-        transport::Error::ReadFile { source, .. } if source.kind() == io::ErrorKind::NotFound => return None,
-        transport::Error::ReadFile { path, .. } | transport::Error::BadFile { path, .. } => Some(path),
-        _ => None,
-    };
-    let files = [
-        ("mqtt.ca_certificate", settings.ca_certificate.as_deref()),
-        ("mqtt.client_certificate", settings.client_certificate.as_deref()),
-        ("mqtt.client_key", settings.client_key.as_deref()),
-    ];
-    let named = files.iter().find(|(_, file)| file.is_some() && *file == path.map(PathBuf::as_path));
-    Some((named.map_or("mqtt.broker", |(key, _)| key), log::chain(error)))
-}
-
 /// The control socket of the daemon with these folders.
 pub fn socket(paths: &Paths) -> PathBuf {
     paths.run.join(control::SOCKET)
+}
+
+/// Where the outbox of the daemon with these folders is.
+pub fn outbox_folder(paths: &Paths) -> PathBuf {
+    paths.state.join(OUTBOX)
 }
 
 /// What loading has to say, in the log.

@@ -1,5 +1,8 @@
 //! The command line: what each subcommand does and which exit code it ends with.
 
+mod outbox;
+mod publish;
+
 use std::{
     ffi::OsString,
     io::{self, Write as _},
@@ -56,6 +59,11 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Send lines from standard input to the backend, as data of this device; exit 0 when all are on disk
+    Publish(publish::Publish),
+    /// Look at what waits to be sent
+    #[command(subcommand)]
+    Outbox(outbox::Outbox),
     /// Print the version
     Version,
 }
@@ -72,7 +80,7 @@ enum ConfigCommand {
 
 /// Where the configuration comes from: the file, conf.d/*.yaml beside it, IOT_AGENT__SECTION__KEY in the
 /// environment, then --set; the later wins.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct From {
     /// Configuration file
     #[arg(long, short, value_name = "FILE", default_value = "/etc/iot-agent/config.yaml")]
@@ -135,6 +143,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Status { from, json } => show_status(&from.sources(), json)?,
         Command::Register { from, force } => return enrol(&from.sources(), force),
+        Command::Publish(publish) => return publish.run(),
+        Command::Outbox(outbox) => outbox.run()?,
         Command::Version => print(&format!("iot-agent {}\n", env!("CARGO_PKG_VERSION")))?,
     }
     Ok(ExitCode::SUCCESS)
@@ -179,18 +189,24 @@ fn show(sources: &Sources) -> anyhow::Result<()> {
 }
 
 fn show_status(sources: &Sources, json: bool) -> anyhow::Result<()> {
-    let report = match load(sources) {
-        Ok(loaded) => control::ask(&agent::socket(&loaded.config.paths), control::Command::Status)?,
-        // A daemon that goes on with its old configuration can be asked, at least where it is by default.
-        Err(error) => match control::ask(&agent::socket(&Paths::default()), control::Command::Status) {
-            Ok(report) => {
-                self::report(&error.context("the configuration is not the one that runs"));
-                report
-            }
-            Err(_) => return Err(error),
-        },
-    };
+    let report = control::ask(&agent::socket(&daemon(sources)?), &control::Command::Status)?;
     print(&if json { format!("{report:#}\n") } else { status::render(&report) })
+}
+
+/// The folders of the daemon that runs. One that goes on with its old configuration, while the file is broken, can
+/// be asked at least where it is by default.
+fn daemon(sources: &Sources) -> anyhow::Result<Paths> {
+    match load(sources) {
+        Ok(loaded) => Ok(loaded.config.paths),
+        Err(error) => {
+            let paths = Paths::default();
+            if control::connect(&agent::socket(&paths)).is_err() {
+                return Err(error);
+            }
+            report(&error.context("the configuration is not the one that runs"));
+            Ok(paths)
+        }
+    }
 }
 
 fn enrol(sources: &Sources, force: bool) -> anyhow::Result<ExitCode> {

@@ -1,4 +1,5 @@
-//! The daemon's unix socket, `<run>/iot-agent.sock`: one JSON request a line, one JSON reply a line.
+//! The daemon's unix socket, `<run>/iot-agent.sock`: one JSON request a line, one JSON reply a line. Only after
+//! `publish` it is the [`Desk`]'s to read and to reply.
 //!
 //! Only root and the daemon's own user are answered; there is no TCP port. Requests are short, clients few, and
 //! neither a silent nor a talkative one costs the daemon more than a bounded buffer.
@@ -14,15 +15,19 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-mod client;
+use crate::{outbox::Class, publish};
 
-pub use client::{AskError, ask};
+mod client;
+mod talk;
+
+pub use client::{AskError, ask, connect};
+pub(crate) use talk::Replies;
+pub use talk::Talk;
 
 /// The socket's name in the folder `paths.run`.
 pub const SOCKET: &str = "iot-agent.sock";
@@ -40,11 +45,41 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// What can be asked of the daemon: `{"command": "status"}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
     /// Identity, connection, each service's state.
     Status,
+    /// Lines to publish follow, until the client ends its half of the conversation; see [`publish::Reply`].
+    Publish(publish::Request),
+    /// What waits in the outbox, by class.
+    OutboxStats,
+    /// The next few messages of a class that wait, from this index on; see [`crate::desk`].
+    OutboxList {
+        /// Which class.
+        class: Class,
+        /// The first index of interest.
+        #[serde(default)]
+        from: u64,
+    },
+    /// Forgets what waits of these classes, and what was set aside.
+    OutboxPurge {
+        /// Which classes.
+        #[serde(default)]
+        classes: Vec<Class>,
+        /// Also the messages that the broker has refused.
+        #[serde(default)]
+        refused: bool,
+    },
+}
+
+/// Who answers.
+pub trait Desk: Send + Sync + 'static {
+    /// Answers; an `Err` is the text for the user.
+    fn answer(&self, command: Command) -> impl Future<Output = Result<Value, String>> + Send;
+
+    /// Takes a conversation over.
+    fn publish(&self, request: publish::Request, talk: Talk) -> impl Future<Output = io::Result<()>> + Send;
 }
 
 /// One reply: `{"ok": …}` or `{"error": "…"}`.
@@ -120,13 +155,9 @@ impl Control {
         &self.path
     }
 
-    /// Answers requests by `handler` for as long as the future lives; an `Err` is the text for the user.
-    pub async fn serve<H, F>(self, handler: H)
-    where
-        H: Fn(Command) -> F + Clone + Send + 'static,
-        F: Future<Output = Result<Value, String>> + Send,
-    {
-        let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    /// Has `desk` answer requests for as long as the future lives.
+    pub async fn serve<D: Desk>(self, desk: D) {
+        let (desk, places) = (Arc::new(desk), Arc::new(Semaphore::new(MAX_CLIENTS)));
         let mut clients = JoinSet::new();
         loop {
             let (stream, place) = tokio::select! {
@@ -138,10 +169,9 @@ impl Control {
                     continue;
                 }
             };
-            let handler = handler.clone();
+            let desk = Arc::clone(&desk);
             clients.spawn(async move {
-                let _place = place;
-                if let Err(e) = converse(stream, handler).await {
+                if let Err(e) = converse(stream, &*desk, place).await {
                     tracing::debug!(error = %e, "a control client went away");
                 }
             });
@@ -213,25 +243,25 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn converse<H, F>(stream: UnixStream, handler: H) -> io::Result<()>
-where
-    H: Fn(Command) -> F,
-    F: Future<Output = Result<Value, String>>,
-{
+async fn converse<D: Desk>(stream: UnixStream, desk: &D, place: OwnedSemaphorePermit) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     let allowed = peer == 0 || peer == rustix::process::geteuid().as_raw();
-    let (input, mut output) = stream.into_split();
-    let mut input = BufReader::new(input);
-    while let Some(request) = receive(&mut input).await? {
+    let mut talk = Talk::new(stream);
+    while let Some(request) = talk.receive().await? {
         let reply = match request {
             _ if !allowed => {
                 tracing::warn!(uid = peer, "refused a control client: it is another user");
                 Reply::Error("only root and the agent's own user are answered".into())
             }
-            Ok(command) => answer(handler(command)).await,
-            Err(why) => Reply::Error(why.into()),
+            Ok(Command::Publish(request)) => {
+                // It may go on for days, and keeps nobody else from asking.
+                drop(place);
+                return desk.publish(request, talk).await;
+            }
+            Ok(command) => answer(desk.answer(command)).await,
+            Err(why) => Reply::Error(why),
         };
-        send(&mut output, &reply).await?;
+        talk.send(&reply, PATIENCE).await?;
     }
     Ok(())
 }
@@ -242,27 +272,6 @@ async fn answer(handled: impl Future<Output = Result<Value, String>>) -> Reply {
         Ok(Err(why)) => Reply::Error(why),
         Err(_) => Reply::Error("the agent took too long to answer".into()),
     }
-}
-
-type Request = Result<Command, &'static str>;
-
-/// The next request; `None` at the end. A line too long ends the conversation, as its rest would be in the way.
-async fn receive(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<Option<Request>> {
-    let mut line = Vec::new();
-    timeout(PATIENCE, input.take(MAX_REQUEST).read_until(b'\n', &mut line)).await??;
-    if line.is_empty() {
-        return Ok(None);
-    }
-    if line.len() as u64 == MAX_REQUEST && !line.ends_with(b"\n") {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "request too long"));
-    }
-    Ok(Some(serde_json::from_slice(&line).map_err(|_| "unknown command")))
-}
-
-async fn send(output: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
-    let mut line = serde_json::to_vec(reply)?;
-    line.push(b'\n');
-    timeout(PATIENCE, output.write_all(&line)).await?
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::{
     clock::{self, Clock},
     identity::Identity,
     mqtt::{Backoff, Message, Mqtt},
+    outbox::{Folder, Outbox},
     service::{Context, Service, Shared, Topics},
     store::Store,
 };
@@ -20,6 +21,7 @@ use crate::{
 pub(crate) struct Harness {
     pub(crate) shared: Arc<Shared>,
     pub(crate) mqtt: Mqtt,
+    disk: Folder,
     /// Goes with the world.
     _dir: TempDir,
     shutdown: CancellationToken,
@@ -49,8 +51,10 @@ impl Harness {
             began: Instant::now(),
             state,
         };
-        let (mqtt, shutdown) = (Mqtt::disconnected(1 << 20), CancellationToken::new());
-        Self { shared: Arc::new(shared), mqtt, _dir: dir, shutdown }
+        let disk = Folder::new(dir.path().join("outbox"));
+        let outbox = Outbox::open(Arc::new(disk.clone()), 1 << 20, shared.clock.clone());
+        let (mqtt, shutdown) = (Mqtt::with_driver_played(outbox), CancellationToken::new());
+        Self { shared: Arc::new(shared), mqtt, disk, _dir: dir, shutdown }
     }
 
     /// Gives the device its id.
@@ -73,7 +77,18 @@ impl Harness {
     /// Lets `time` pass, and takes what the service has published meanwhile.
     pub(crate) async fn after(&self, time: Duration) -> Vec<Message> {
         tokio::time::sleep(time).await;
+        self.commit();
         self.mqtt.take_published()
+    }
+
+    /// Writes what is durable, as the agent's committer does.
+    fn commit(&self) {
+        self.mqtt.with_outbox(|outbox| {
+            while let Some(plan) = outbox.plan() {
+                let written = plan.execute(&self.disk);
+                outbox.committed(plan, written);
+            }
+        });
     }
 
     /// Ends the service as the supervisor does.

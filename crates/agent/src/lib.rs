@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod desk;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -19,6 +20,7 @@ pub mod log;
 pub mod mqtt;
 pub mod outbox;
 pub mod presence;
+pub mod publish;
 pub mod register;
 pub mod service;
 pub mod services;

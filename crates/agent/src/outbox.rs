@@ -44,8 +44,8 @@ use refused::Refused;
 use segment::{Reader, Source};
 use streams::Streams;
 
-/// Most bytes that wait to be written, or for a disk that can be written.
-const PENDING: u64 = 1 << 20;
+/// Most bytes that wait to be written, or for a disk that can be written: twice the longest line that is published.
+const PENDING: u64 = 2 << 20;
 /// The outbox is said to be full once, and again after it was this much of its size.
 const ROOMY: f64 = 0.5;
 

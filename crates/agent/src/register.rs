@@ -32,7 +32,7 @@ pub enum Outcome {
 pub async fn run(config: &Config, force: bool) -> anyhow::Result<Outcome> {
     let _logs = log::init(config.log.format, config.log.level, agent::raw_now)?;
     // No presence: an "online" would outlive this command.
-    let Parts { shared, mqtt, driver } = agent::prepare(config, |_| ()).map_err(advise)?;
+    let Parts { shared, mqtt, driver, .. } = agent::prepare(config, None, |_| ()).map_err(advise)?;
     if !force && let Some(device) = &*shared.identity.device().borrow() {
         return Ok(Outcome::Enrolled(device.device_id.to_string()));
     }

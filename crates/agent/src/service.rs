@@ -13,7 +13,8 @@ use crate::{
     clock::Clock,
     config::{Section, ServiceSchema},
     identity::Identity,
-    mqtt::{Backoff, Inbox, Mqtt, Qos},
+    mqtt::{Backoff, Delivery, Inbox, Message, Mqtt, Qos},
+    outbox::{Class, Draft},
 };
 
 /// A part of the agent with a section of its own under `services:`. See `docs/adding-a-service.md`.
@@ -123,6 +124,19 @@ pub struct Topics {
     pub prefix: String,
 }
 
+/// A message on its way up, whose payload carries its number.
+#[derive(Debug)]
+pub struct Outgoing<F> {
+    /// Topic name, no wildcards.
+    pub topic: String,
+    /// Quality of service.
+    pub qos: Qos,
+    /// What happens to it while offline.
+    pub delivery: Delivery,
+    /// Makes the payload from the number, at once; must not use the broker.
+    pub payload: F,
+}
+
 /// Everything a service may use. Cheap to clone, no globals.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -200,6 +214,19 @@ impl Context {
     /// service, so that a reader can tell a loss from a restart.
     pub fn next_seq(&self) -> u64 {
         self.shared.board.next_seq(self.name)
+    }
+
+    /// Hands a numbered message over. What becomes of it is the driver's business. Durable messages are numbered by
+    /// topic, through restarts; others as [`Context::next_seq`] says.
+    pub fn publish(&self, outgoing: Outgoing<impl FnMut(u64) -> Vec<u8>>) {
+        let Outgoing { topic, qos, delivery, mut payload } = outgoing;
+        if delivery == Delivery::Durable && self.mqtt.is_durable() {
+            let class = Class::of_service(self.name);
+            self.mqtt.store(Draft { class, topic, qos, retain: false, payload: &mut payload }, None);
+            return;
+        }
+        let payload = payload(self.next_seq());
+        drop(self.mqtt.publish(Message { topic, payload, qos, retain: false, delivery }));
     }
 
     /// Does `work` until it ends or the service is to end, whichever comes first.

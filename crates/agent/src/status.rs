@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    mqtt::{Connection, Mqtt},
+    mqtt::{Connection, Counters, Mqtt},
+    outbox::{Class, Outbox, Stats},
     service::Shared,
 };
 
@@ -27,12 +28,7 @@ pub fn report(shared: &Shared, mqtt: &Mqtt, broker: &str) -> Value {
         "identity": who,
         "connection": connection(mqtt, broker),
         "services": services(shared),
-        "outbox": {
-            "messages": counters.queued,
-            "bytes": counters.queued_bytes,
-            "dropped": counters.dropped,
-            "refused": counters.refused,
-        },
+        "outbox": outbox(&counters, mqtt.with_outbox(|outbox| Outbox::cap(outbox))),
         "received": {
             "unclaimed": counters.unclaimed,
             "overflowed": counters.overflowed,
@@ -63,6 +59,32 @@ fn connection(mqtt: &Mqtt, broker: &str) -> Value {
             shown["retry_ms"] = json!(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
         }
         Connection::Stopped => shown["state"] = json!("stopped"),
+    }
+    shown
+}
+
+/// What waits, all messages of all kinds; `max_size` bounds those on disk.
+fn outbox(counters: &Counters, max_size: Option<u64>) -> Value {
+    let of = |stats: &Stats| {
+        json!({
+            "messages": stats.messages,
+            "bytes": stats.bytes,
+            "sent": stats.sent,
+            "dropped": stats.dropped,
+            "refused": stats.refused,
+            "damaged": stats.damaged,
+        })
+    };
+    let &Counters { queued, queued_bytes, dropped, refused, damaged, .. } = counters;
+    let sent = counters.classes.iter().map(|stats| stats.sent).sum();
+    let mut shown = of(&Stats { messages: queued, bytes: queued_bytes, sent, dropped, refused, damaged });
+    let classes = Class::ALL.into_iter().zip(&counters.classes);
+    shown["classes"] = classes.map(|(class, stats)| (class.name().to_owned(), of(stats))).collect();
+    if let Some(max_size) = max_size {
+        shown["max_size"] = json!(max_size);
+    }
+    if let Some(why) = &counters.degraded {
+        shown["degraded"] = json!(why);
     }
     shown
 }
@@ -99,7 +121,18 @@ pub fn render(report: &Value) -> String {
         }
     }
     line("broker", connection);
-    line("waiting", format!("{} messages, {} dropped", text("/outbox/messages"), text("/outbox/dropped")));
+    let mut waiting = ["messages", "bytes", "dropped"]
+        .map(|what| format!("{} {what}", text(&format!("/outbox/{what}"))))
+        .join(", ");
+    for what in ["refused", "damaged"] {
+        if report.pointer(&format!("/outbox/{what}")).and_then(Value::as_u64).is_some_and(|count| count > 0) {
+            waiting.push_str(&format!(", {} {what}", text(&format!("/outbox/{what}"))));
+        }
+    }
+    if report.pointer("/outbox/degraded").is_some() {
+        waiting.push_str(&format!("; in memory only: {}", text("/outbox/degraded")));
+    }
+    line("waiting", waiting);
     for (name, service) in report["services"].as_object().into_iter().flatten() {
         let detail = service.get("detail").map(|detail| format!(": {}", plain(detail))).unwrap_or_default();
         let counters = service["counters"].as_object().into_iter().flatten();

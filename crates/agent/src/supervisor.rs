@@ -18,6 +18,7 @@ use tracing::{Instrument, error, error_span, info, warn};
 use crate::{
     config::{Section, Services},
     mqtt::{Backoff, Mqtt},
+    outbox::Class,
     service::{Context, Entry, Shared},
     services::REGISTRY,
 };
@@ -148,7 +149,7 @@ impl Supervisor {
         let ctx = Context {
             name: entry.name,
             shared: Arc::clone(&self.shared),
-            mqtt: self.mqtt.clone(),
+            mqtt: self.mqtt.in_class(Class::of_service(entry.name)),
             shutdown: shutdown.clone(),
         };
         // Before its task first runs: a heartbeat in between would call it off.

@@ -16,7 +16,7 @@ pub struct Heartbeat {
     pub timestamp: Timestamp,
     /// Always `"1"`.
     pub status: Alive,
-    /// Counts from 1 within `run_id`; a gap is a heartbeat that was not sent.
+    /// Counts from 1 within `run_id`, a durable one through restarts; a gap is a heartbeat that was not sent.
     pub seq: u64,
     /// The id of the agent's process.
     pub run_id: String,
@@ -31,7 +31,7 @@ pub struct Heartbeat {
 }
 
 /// What waits in a device's outbox, and what it had to let go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Outbox {
     /// Messages waiting.
     pub messages: u64,
@@ -39,6 +39,9 @@ pub struct Outbox {
     pub bytes: u64,
     /// Messages dropped so far because it was full.
     pub dropped: u64,
+    /// Why messages wait in memory, where a crash loses them, instead of on disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<String>,
 }
 
 /// The heartbeat's `status`: written as `"1"`, which is all that older backends read; any text is read.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use iot_agent_protocol::data::{self, Data};
 use iot_agent_protocol::heartbeat::{Alive, Heartbeat, Outbox};
 use iot_agent_protocol::proof::Psk;
 use iot_agent_protocol::registration::{
@@ -102,7 +103,7 @@ fn heartbeat() -> Heartbeat {
         uptime_s: 420,
         services: services(),
         tunnels: 0,
-        outbox: Outbox { messages: 3, bytes: 512, dropped: 0 },
+        outbox: Outbox { messages: 3, bytes: 512, dropped: 0, degraded: None },
     }
 }
 
@@ -137,6 +138,15 @@ fn registration_replies() {
     }
     assert_encodes("registration-reply-plain.json", &accepted.unsigned());
     assert_eq!(open_plain_reply(&golden("registration-reply-plain.json")).unwrap(), accepted);
+}
+
+#[test]
+fn data_of_a_program() {
+    let stream = "door-2".parse().unwrap();
+    let value = data::value(r#"{"open":true,"since":1.50}"#);
+    let data = Data { device_id: &device(), timestamp: time(), seq: 7, stream: &stream, data: &value };
+    assert_encodes("data.json", &serde_json::to_vec(&data).unwrap());
+    assert_eq!(data::topic("iot", &device(), &stream), format!("iot/{}/data/door-2", device()));
 }
 
 #[test]
@@ -195,7 +205,7 @@ fn damaged_payloads_are_refused_not_fatal() {
             read_in_every_way(&damaged, &name);
         }
     }
-    assert_eq!(files, 12, "a golden file without its test, or the reverse");
+    assert_eq!(files, 13, "a golden file without its test, or the reverse");
 }
 
 fn read_in_every_way(bytes: &[u8], name: &str) {

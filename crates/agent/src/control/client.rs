@@ -44,25 +44,35 @@ pub enum AskError {
 }
 
 /// Asks the daemon that listens on `socket`.
-pub fn ask(socket: &Path, command: Command) -> Result<Value, AskError> {
-    let path = || socket.to_owned();
-    let stream = UnixStream::connect(socket).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning { path: path() },
-        io::ErrorKind::PermissionDenied => AskError::Denied { path: path() },
-        _ => AskError::Silent { path: path(), source },
-    })?;
-    match exchange(stream, command) {
+///
+/// # Errors
+/// Why there is no answer.
+pub fn ask(socket: &Path, command: &Command) -> Result<Value, AskError> {
+    match exchange(connect(socket)?, command) {
         Ok(Reply::Ok(value)) => Ok(value),
         Ok(Reply::Error(message)) => Err(AskError::Refused { message }),
-        Err(source) => Err(AskError::Silent { path: path(), source }),
+        Err(source) => Err(AskError::Silent { path: socket.to_owned(), source }),
     }
 }
 
-fn exchange(mut stream: UnixStream, command: Command) -> io::Result<Reply> {
+/// Connects to the daemon that listens on `socket`.
+///
+/// # Errors
+/// [`AskError::Refused`] excepted.
+pub fn connect(socket: &Path) -> Result<UnixStream, AskError> {
+    let path = socket.to_owned();
+    UnixStream::connect(socket).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning { path },
+        io::ErrorKind::PermissionDenied => AskError::Denied { path },
+        _ => AskError::Silent { path, source },
+    })
+}
+
+fn exchange(mut stream: UnixStream, command: &Command) -> io::Result<Reply> {
     let patience = Some(ANSWER_WITHIN + Duration::from_secs(5));
     stream.set_read_timeout(patience)?;
     stream.set_write_timeout(patience)?;
-    let mut request = serde_json::to_vec(&command)?;
+    let mut request = serde_json::to_vec(command)?;
     request.push(b'\n');
     stream.write_all(&request)?;
     let mut line = Vec::new();

@@ -1,8 +1,27 @@
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinHandle,
+};
 
 use super::*;
+
+/// Says the same to every question, and of a publisher how much came.
+struct Says(Result<Value, String>);
+
+impl Desk for Says {
+    async fn answer(&self, _: Command) -> Result<Value, String> {
+        self.0.clone()
+    }
+
+    async fn publish(&self, request: publish::Request, talk: Talk) -> io::Result<()> {
+        let (mut replies, mut input) = talk.split();
+        let mut lines = Vec::new();
+        input.read_to_end(&mut lines).await?;
+        replies.send(&json!({"ok": [request.stream, lines.len()]}), PATIENCE).await
+    }
+}
 
 /// A daemon that answers, and the folder it answers in.
 struct Daemon {
@@ -14,11 +33,7 @@ impl Daemon {
     fn start() -> Self {
         let run = tempfile::tempdir().unwrap();
         let control = Control::bind(&run.path().join("run")).unwrap();
-        let serving = tokio::spawn(control.serve(|command| async move {
-            match command {
-                Command::Status => Ok(json!({"device_id": "d1"})),
-            }
-        }));
+        let serving = tokio::spawn(control.serve(Says(Ok(json!({"device_id": "d1"})))));
         Self { run, serving }
     }
 
@@ -43,7 +58,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 
 /// [`ask`] blocks, and the daemon lives on this thread.
 async fn ask_from_aside(socket: PathBuf) -> Result<Value, AskError> {
-    within(tokio::task::spawn_blocking(move || ask(&socket, Command::Status))).await.unwrap()
+    within(tokio::task::spawn_blocking(move || ask(&socket, &Command::Status))).await.unwrap()
 }
 
 /// Sends these bytes and the end, and returns all that comes back.
@@ -92,6 +107,49 @@ async fn each_line_has_its_reply() {
     assert_eq!(say(&daemon.socket(), b"\xff\xfe\n").await, unknown);
 }
 
+/// Of a command that exists the user learns which part is wrong.
+#[tokio::test]
+async fn a_malformed_request_is_answered_with_its_reason() {
+    let daemon = Daemon::start();
+    for (said, reason) in [
+        (r#"{"command": "publish"}"#, "missing field `stream`"),
+        (r#"{"command": "publish", "stream": "a/b", "class": "metrics", "qos": 1}"#, "a stream is 1 to 64"),
+        (r#"{"command": "publish", "stream": "a", "class": "low", "qos": 1}"#, "unknown variant `low`"),
+        (r#"{"command": "publish", "stream": "a", "class": "metrics", "qos": 3}"#, "expected 0, 1 or 2"),
+        (r#"{"command": "outbox_list"}"#, "missing field `class`"),
+        (r#"{"command": "outbox_purge", "classes": "audit"}"#, "invalid type"),
+    ] {
+        let reply = say(&daemon.socket(), format!("{said}\n").as_bytes()).await;
+        assert!(reply.starts_with("{\"error\":\"bad request: ") && reply.contains(reason), "{said}: {reply}");
+        assert_eq!(reply.lines().count(), 1, "{reply}");
+    }
+}
+
+const PUBLISH: &[u8] = b"{\"command\":\"publish\",\"stream\":\"a\",\"class\":\"metrics\",\"qos\":1}\n";
+
+/// `tail -f log | iot-agent publish log` may say nothing for days, and there may be several of them.
+#[tokio::test(start_paused = true)]
+async fn idle_publishers_are_not_cut_off_and_keep_nobody_out() {
+    let daemon = Daemon::start();
+    let mut publishers = Vec::new();
+    for _ in 0..2 * MAX_CLIENTS {
+        let mut publisher = UnixStream::connect(daemon.socket()).await.unwrap();
+        within(publisher.write_all(PUBLISH)).await.unwrap();
+        publishers.push(publisher);
+    }
+    let asked_at = tokio::time::Instant::now();
+    assert!(say(&daemon.socket(), b"{\"command\":\"status\"}\n").await.starts_with("{\"ok\""));
+    assert!(asked_at.elapsed() < PATIENCE, "{:?}: waited for a place", asked_at.elapsed());
+    tokio::time::sleep(Duration::from_secs(86_400)).await;
+    for mut publisher in publishers {
+        within(publisher.write_all(b"a line\n")).await.unwrap();
+        within(publisher.shutdown()).await.unwrap();
+        let mut reply = String::new();
+        within(publisher.read_to_string(&mut reply)).await.unwrap();
+        assert_eq!(reply, "{\"ok\":[\"a\",7]}\n");
+    }
+}
+
 #[tokio::test]
 async fn a_line_without_end_is_not_read_to_it() {
     let daemon = Daemon::start();
@@ -129,7 +187,7 @@ async fn a_dead_daemons_socket_is_replaced_and_a_living_ones_is_not() {
         "a dead socket"
     );
     let control = Control::bind(socket.parent().unwrap()).unwrap();
-    let _serving = tokio::spawn(control.serve(|_| async { Ok(json!(1)) }));
+    let _serving = tokio::spawn(control.serve(Says(Ok(json!(1)))));
     assert_eq!(ask_from_aside(socket).await.unwrap(), json!(1));
 }
 
@@ -147,7 +205,7 @@ async fn a_handlers_refusal_and_a_dumb_daemon_are_told() {
     let run = tempfile::tempdir().unwrap();
     let control = Control::bind(run.path()).unwrap();
     let socket = control.path().to_owned();
-    let serving = tokio::spawn(control.serve(|_| async { Err("not now".to_owned()) }));
+    let serving = tokio::spawn(control.serve(Says(Err("not now".to_owned()))));
     assert_eq!(ask_from_aside(socket.clone()).await.unwrap_err().to_string(), "the agent says: not now");
     serving.abort();
     assert!(serving.await.is_err());
@@ -189,7 +247,7 @@ async fn other_users_are_not_answered() {
     let as_nobody = |socket: PathBuf| async move {
         let thread = std::thread::spawn(move || {
             rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(NOBODY)).unwrap();
-            ask(&socket, Command::Status)
+            ask(&socket, &Command::Status)
         });
         within(tokio::task::spawn_blocking(|| thread.join().unwrap())).await.unwrap()
     };

@@ -107,6 +107,11 @@ impl Nack {
     pub(super) fn is_final(self) -> bool {
         matches!(self.code, 0x87 | 0x90 | 0x95 | 0x99)
     }
+
+    /// It has nothing to do with the message: there is no room now.
+    pub(super) fn is_busy(self) -> bool {
+        self.code == 0x97
+    }
 }
 
 impl std::fmt::Display for Nack {
@@ -165,7 +170,7 @@ pub(super) enum Incoming {
     },
     PingResp,
     Disconnect {
-        taken_over: bool,
+        code: u8,
         reason: String,
     },
 }
@@ -474,10 +479,7 @@ fn limits(properties: &Properties) -> Limits {
 fn disconnect_in(body: &[u8]) -> Result<Incoming, MqttError> {
     let (disconnect, _) = v5_0::Disconnect::parse(body)?;
     let code = disconnect.reason_code().unwrap_or(DisconnectReasonCode::NormalDisconnection);
-    Ok(Incoming::Disconnect {
-        taken_over: code == DisconnectReasonCode::SessionTakenOver,
-        reason: code.to_string(),
-    })
+    Ok(Incoming::Disconnect { code: code as u8, reason: code.to_string() })
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ impl Driver {
         while !self.stopping() {
             self.shared.connection.send_replace(Connection::Connecting);
             let end = self.connect().await;
-            let held = self.taken_down();
+            let held = self.taken_down(end.as_ref().err());
             match end {
                 Ok(End::Stopped) => break,
                 Ok(End::Again) => {}
@@ -91,14 +91,21 @@ impl Driver {
     }
 
     /// What ends with every connection. Tells how long the broker had accepted it.
-    fn taken_down(&mut self) -> Option<Duration> {
+    fn taken_down(&mut self, lost: Option<&Lost>) -> Option<Duration> {
+        let refused = lost.and_then(|lost| self.session.blame(lost.blame()));
+        self.session.interrupted();
         let mut state = self.shared.state();
         state.up = false;
         state.acks.clear();
-        state.outbox.drop_live();
+        state.queue.drop_live();
+        if let Some(queued) = refused {
+            let (topic, size) = (&queued.message.topic, queued.message.payload.len());
+            error!(topic, size, "message set aside: the broker closes the connection on it");
+            state.queue.refuse(queued, "the broker closes the connection on it".to_owned());
+        }
         let accepted = state.accepted.take();
         drop(state);
-        self.session.interrupted();
+        self.shared.settle();
         accepted.map(|at| at.elapsed())
     }
 
@@ -177,7 +184,8 @@ impl Driver {
         if held.is_none() {
             self.takeovers.clear();
         }
-        if held.is_none() || !matches!(lost, Lost::TakenOver | Lost::Closed) {
+        // What a message does is no other device's doing.
+        if held.is_none() || self.session.has_suspect() || !matches!(lost, Lost::TakenOver | Lost::Closed) {
             return false;
         }
         let now = Instant::now();

@@ -20,7 +20,7 @@ use super::{
     Message, Presence, Qos, Settings, Shared,
     codec::{Connect, Limits, Wire},
     frame::Framer,
-    outbox::Queued,
+    queue::Queued,
     session::Session,
     transport::Stream,
 };
@@ -81,6 +81,8 @@ pub(super) struct Link<'a> {
     redeliver: bool,
     /// Without a session nothing comes again: what is lost is acknowledged, not to block the broker's window.
     keeps_session: bool,
+    /// While the broker has no room for messages.
+    longest_pause: Duration,
 }
 
 impl<'a> Link<'a> {
@@ -111,6 +113,7 @@ impl<'a> Link<'a> {
             outstanding: 0,
             redeliver: false,
             keeps_session: false,
+            longest_pause: PATIENCE,
         }
     }
 
@@ -119,6 +122,7 @@ impl<'a> Link<'a> {
         self.framer = Framer::new(settings.max_packet_size);
         self.clocks.keep_alive = settings.keep_alive;
         self.keeps_session = !settings.session_expiry.is_zero();
+        self.longest_pause = settings.reconnect.max;
         self.connect(settings, presence.will().as_ref())?;
         loop {
             if let Some(end) = self.pump(presence)? {
@@ -165,6 +169,7 @@ impl<'a> Link<'a> {
     /// Encodes whatever may be sent now. Tells when there is nothing left to do here.
     fn pump(&mut self, presence: &dyn Presence) -> Result<Option<End>, Lost> {
         self.answer();
+        self.shared.settle();
         let late = self.is_late();
         match self.phase {
             Phase::Connack => return Ok(late.then_some(End::Stopped)),
@@ -172,7 +177,7 @@ impl<'a> Link<'a> {
             Phase::Leaving => return Ok(self.left()),
             // The SUBACK does not come: without the goodbye an "online" would outlive us.
             Phase::Subscribing { .. } => {
-                self.leave()?;
+                self.leave();
                 return Ok(self.left());
             }
             Phase::Up => {}
@@ -187,10 +192,10 @@ impl<'a> Link<'a> {
             return Ok(None);
         }
         if !self.born {
-            self.bear(presence)?;
+            self.bear(presence);
         }
-        self.fill()?;
-        self.leave()?;
+        self.fill();
+        self.leave();
         Ok(if self.phase == Phase::Leaving { self.left() } else { None })
     }
 
@@ -233,21 +238,21 @@ impl<'a> Link<'a> {
     }
 
     /// Begins to leave once everything has been sent, or the time for that is up.
-    fn leave(&mut self) -> Result<(), Lost> {
+    fn leave(&mut self) {
         let goodbye = {
             let mut state = self.shared.state();
-            let empty = state.outbox.is_empty() && self.session.is_idle();
-            match &mut state.stop {
-                Some(stop) if empty || Instant::now() >= stop.by => stop.goodbye.take(),
-                _ => return Ok(()),
+            let Some(stop) = &state.stop else { return };
+            let done = self.session.is_idle() && state.queue.is_empty();
+            if !done && Instant::now() < stop.by {
+                return;
             }
+            state.stop.as_mut().and_then(|stop| stop.goodbye.take())
         };
         self.phase = Phase::Leaving;
         self.clocks.phase = Instant::now();
         if let Some(goodbye) = goodbye {
-            self.send(unawaited(goodbye))?;
+            self.send(Queued::unawaited(goodbye));
         }
-        Ok(())
     }
 
     /// Everything is acknowledged, or the broker took too long.
@@ -306,11 +311,6 @@ const LEAVING: Duration = Duration::from_secs(1);
 /// Writes what there is, or flushes when there is nothing more.
 async fn push(writer: &mut WriteHalf<Stream>, bytes: &[u8]) -> io::Result<usize> {
     if bytes.is_empty() { writer.flush().await.map(|()| 0) } else { writer.write(bytes).await }
-}
-
-/// A message whose outcome nobody waits for.
-fn unawaited(message: Message) -> Queued {
-    Queued { message, done: tokio::sync::oneshot::channel().0 }
 }
 
 #[cfg(test)]

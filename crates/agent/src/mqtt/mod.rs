@@ -6,23 +6,22 @@
 //! Nothing here names the client library: `codec.rs` alone does.
 
 mod codec;
+mod committer;
 mod driver;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod inbox;
 mod link;
-mod outbox;
+mod pending;
+mod queue;
 mod router;
 mod session;
 mod settings;
 pub mod transport;
 
 use std::{
-    future::Future,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -32,12 +31,16 @@ use tokio::{
 };
 
 pub use crate::config::{Delivery, Qos, Version};
+pub use committer::Committer;
 pub use driver::Driver;
 use inbox::{Ack, Receipt};
 pub use inbox::{Inbound, Inbox};
-use outbox::{Outbox, Queued};
+pub use pending::{Outcome, Pending};
+use queue::{Queue, Queued};
 use router::Router;
 pub use settings::{Backoff, Credentials, Settings};
+
+use crate::outbox::{Class, Disk, Outbox, Record, Stats, Tally};
 
 /// A message on its way up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,19 +55,6 @@ pub struct Message {
     pub retain: bool,
     /// What happens to it while offline.
     pub delivery: Delivery,
-}
-
-/// What became of a published message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// Acknowledged by the broker (QoS 0: written to the connection).
-    Sent,
-    /// Not sent, or not known to have arrived: there was no connection and the message was live.
-    Offline,
-    /// Dropped from a full queue, or the agent stopped first.
-    Dropped,
-    /// The broker refused it for good, with its reason.
-    Refused(String),
 }
 
 /// The broker connection as it stands.
@@ -110,7 +100,7 @@ impl Presence for () {
 }
 
 /// How often what happened, since the start.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Counters {
     /// Connections that reached CONNACK.
     pub connects: u64,
@@ -120,48 +110,89 @@ pub struct Counters {
     pub unclaimed: u64,
     /// Messages over `max_packet_size`; discarded while they came in, acknowledged.
     pub oversized: u64,
+    /// Messages waiting, on disk until they are acknowledged.
+    pub queued: u64,
+    /// Bytes they take.
+    pub queued_bytes: u64,
+    /// Messages dropped since there was no room.
+    pub dropped: u64,
     /// Messages the broker refused for good.
     pub refused: u64,
-    /// Messages waiting.
-    pub queued: u64,
-    /// Bytes waiting.
-    pub queued_bytes: u64,
-    /// Messages dropped from the full queue.
-    pub dropped: u64,
+    /// Messages lost to a damaged disk.
+    pub damaged: u64,
+    /// The same of each class, in the order of [`Class::ALL`].
+    pub classes: [Stats; Class::ALL.len()],
+    /// Why durable messages wait in memory instead of on disk.
+    pub degraded: Option<String>,
 }
 
 /// Handle to the driver; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Mqtt {
     shared: Arc<Shared>,
+    class: Class,
 }
 
-/// The driver that connects by `settings`, and the handle to it.
+/// The driver that connects by `settings`, and the handle to it. Without an outbox: what is durable waits in memory.
 pub fn new(settings: Settings, presence: impl Presence) -> (Mqtt, Driver) {
-    let shared = Shared::new(settings.queue);
+    of(Shared::new(settings.queue), settings, presence)
+}
+
+/// The same with an outbox on `disk`, and what writes it there.
+pub fn durable(
+    settings: Settings,
+    presence: impl Presence,
+    outbox: Outbox,
+    disk: Arc<dyn Disk>,
+) -> (Mqtt, Driver, Committer) {
+    let shared = Shared::with(settings.queue, Some(outbox));
+    let committer = Committer::new(Arc::clone(&shared), disk);
+    let (mqtt, driver) = of(shared, settings, presence);
+    (mqtt, driver, committer)
+}
+
+fn of(shared: Arc<Shared>, settings: Settings, presence: impl Presence) -> (Mqtt, Driver) {
     let driver = Driver::new(Arc::clone(&shared), settings, Box::new(presence));
-    (Mqtt { shared }, driver)
+    (Mqtt { shared, class: Class::Metrics }, driver)
 }
 
 impl Mqtt {
     /// A handle without a driver: claims are taken, nothing is ever sent. For checking a configuration.
     pub fn disconnected(queue: usize) -> Self {
-        Self { shared: Shared::new(queue) }
+        Self { shared: Shared::new(queue), class: Class::Metrics }
     }
 
-    /// Hands a message over. It is on its way whether or not the [`Pending`] outcome is awaited.
+    /// A handle whose messages are of this class.
+    pub fn in_class(&self, class: Class) -> Self {
+        Self { class, ..self.clone() }
+    }
+
+    /// Hands a message over. It is on its way whether or not the [`Pending`] outcome is awaited; a durable one is
+    /// safe only after it has been written.
     pub fn publish(&self, message: Message) -> Pending {
-        let (done, outcome) = oneshot::channel();
-        let queued = Queued { message, done };
         let mut state = self.shared.state();
-        if queued.message.delivery == Delivery::Live && !state.up {
+        if message.delivery == Delivery::Durable && state.queue.outbox().is_some() {
+            drop(state);
+            return self.publish_durable(message);
+        }
+        let (done, outcome) = oneshot::channel();
+        let queued = Queued::new(message, self.class, done);
+        if queued.is_live() && !state.up {
             queued.finish(Outcome::Offline);
         } else {
-            state.outbox.push(queued);
+            state.queue.push(queued);
         }
         drop(state);
         self.shared.wake.notify_one();
-        Pending { outcome }
+        Pending::queued(outcome)
+    }
+
+    fn publish_durable(&self, message: Message) -> Pending {
+        let Message { topic, payload, qos, retain, .. } = message;
+        let record = Record { topic, payload, qos: qos.max(Qos::AtLeastOnce), retain };
+        let tally = Arc::new(Tally::default());
+        self.shared.push(|outbox| outbox.push_plain(self.class, record, Some(&tally)));
+        Pending::stored(tally)
     }
 
     /// Claims a topic filter. `{device_id}` in it is filled in by [`Mqtt::bind`]; until then it waits.
@@ -209,8 +240,9 @@ impl Mqtt {
     /// What happened since the start.
     pub fn counters(&self) -> Counters {
         let state = self.shared.state();
-        let (queued, queued_bytes, dropped) = state.outbox.stats();
-        Counters { queued, queued_bytes, dropped, ..state.counters }
+        let mut counters = state.counters.clone();
+        state.queue.count(&mut counters);
+        counters
     }
 
     /// Ends the driver: what waits is sent until `drain` has passed, then `goodbye`, then DISCONNECT.
@@ -227,6 +259,11 @@ impl Mqtt {
 /// The driver's part, played by tests of a service.
 #[cfg(test)]
 impl Mqtt {
+    /// A handle without a driver, and what is durable goes to `outbox`.
+    pub(crate) fn with_driver_played(outbox: Outbox) -> Self {
+        Self { shared: Shared::with(1 << 20, Some(outbox)), class: Class::Metrics }
+    }
+
     /// Connected from now on, or not.
     pub(crate) fn set_connected(&self, up: bool) {
         self.shared.state().up = up;
@@ -237,10 +274,11 @@ impl Mqtt {
     /// Takes what has been published since the last time, as the broker would.
     pub(crate) fn take_published(&self) -> Vec<Message> {
         let mut published = Vec::new();
-        while let Some(queued) = self.shared.state().outbox.pop() {
+        while let Some(queued) = self.next_published() {
             published.push(queued.message.clone());
             queued.finish(Outcome::Sent);
         }
+        self.shared.settle();
         published
     }
 
@@ -248,11 +286,15 @@ impl Mqtt {
     pub(crate) fn lose_published(&self) -> Vec<Message> {
         self.set_connected(false);
         let mut lost = Vec::new();
-        while let Some(queued) = self.shared.state().outbox.pop() {
+        while let Some(queued) = self.next_published() {
             lost.push(queued.message.clone());
             queued.finish(Outcome::Offline);
         }
         lost
+    }
+
+    fn next_published(&self) -> Option<Queued> {
+        self.shared.state().queue.pop(usize::MAX)
     }
 
     /// Somebody has claimed it, or may come back for it.
@@ -266,31 +308,21 @@ impl Mqtt {
     }
 }
 
-/// The outcome of a published message, to await or to drop.
-#[derive(Debug)]
-pub struct Pending {
-    outcome: oneshot::Receiver<Outcome>,
-}
-
-impl Future for Pending {
-    type Output = Outcome;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        Pin::new(&mut self.outcome).poll(cx).map(|outcome| outcome.unwrap_or(Outcome::Dropped))
-    }
-}
-
 /// What the handles and the driver share.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     wake: Notify,
+    /// The outbox may have something to write.
+    dirty: Notify,
+    /// There may be room in the outbox, or it has been written.
+    freed: Notify,
     connection: watch::Sender<Connection>,
 }
 
 #[derive(Debug)]
 struct State {
-    outbox: Outbox,
+    queue: Queue,
     router: Router,
     acks: Vec<Receipt>,
     /// Connected, subscribed, birth sent.
@@ -300,6 +332,8 @@ struct State {
     /// End this connection and make another at once.
     reconnect: bool,
     stop: Option<Stop>,
+    /// The committer ends once everything is written.
+    closing: bool,
     /// How the last try or connection ended; none while connected.
     lost: Option<String>,
     counters: Counters,
@@ -313,22 +347,37 @@ struct Stop {
 
 impl Shared {
     fn new(queue: usize) -> Arc<Self> {
+        Self::with(queue, None)
+    }
+
+    fn with(queue: usize, outbox: Option<Outbox>) -> Arc<Self> {
         let state = State {
-            outbox: Outbox::new(queue),
+            queue: Queue::new(queue, outbox),
             router: Router::default(),
             acks: Vec::new(),
             up: false,
             accepted: None,
             reconnect: false,
             stop: None,
+            closing: false,
             lost: None,
             counters: Counters::default(),
         };
         Arc::new(Self {
             state: Mutex::new(state),
             wake: Notify::new(),
+            dirty: Notify::new(),
+            freed: Notify::new(),
             connection: watch::Sender::new(Connection::Connecting),
         })
+    }
+
+    /// Tells the outbox what became of its messages.
+    fn settle(&self) {
+        if self.state().queue.settle() {
+            self.dirty.notify_one();
+            self.freed.notify_waiters();
+        }
     }
 
     /// No code panics while it holds the lock, and a poisoned queue is still a queue.

@@ -5,16 +5,38 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use tokio::time::{Duration, Instant};
+
 use super::{
-    Delivery, Outcome, Qos,
-    codec::{CodecError, Nack, Wire},
-    outbox::Queued,
+    Outcome, Qos,
+    codec::{CodecError, Wire},
+    queue::Queued,
 };
 
 /// Most messages in flight at once, whatever the broker allows.
 pub(super) const WINDOW: u16 = 64;
+/// Most bytes in flight at once, unless it is a single message.
+const WINDOW_BYTES: usize = 512 * 1024;
 
-#[derive(Debug)]
+/// So many connections in a row that the broker ended with the same message alone in flight, over so long a time, are
+/// the fault of that message: a broker that knows no better way, as under 3.1.1, ends the connection on it.
+const STRIKES: u32 = 5;
+const STRIKES_OVER: Duration = Duration::from_secs(20);
+
+/// What the end of a connection says of the messages that were in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// Nothing: there was none, or the broker gave another reason.
+    Nothing,
+    /// The network broke.
+    Network,
+    /// The broker ended it, perhaps because of a message.
+    Perhaps,
+    /// The broker ended it because of a message.
+    Message,
+}
+
+#[derive(Debug, PartialEq, Eq)]
 enum Stage {
     /// PUBLISH sent, PUBACK or PUBREC awaited.
     Publish,
@@ -33,6 +55,19 @@ struct Flight {
     dup: bool,
 }
 
+impl Flight {
+    fn encode(&mut self, wire: Wire) -> Result<Vec<u8>, CodecError> {
+        self.sent = true;
+        match self.stage {
+            Stage::Publish => wire.publish(&self.queued.message, Some(self.id), self.dup),
+            Stage::Release => Ok(Wire::pubrel(self.id).to_vec()),
+        }
+    }
+}
+
+/// A packet to send, or the message of which none can be built; it is off board then.
+pub(super) type Encoded = Result<Vec<u8>, Box<(Queued, CodecError)>>;
+
 /// Messages in flight in the order in which they were first sent.
 #[derive(Debug, Default)]
 pub(super) struct Session {
@@ -40,6 +75,8 @@ pub(super) struct Session {
     flights: VecDeque<Flight>,
     /// Inbound QoS 2 identifiers whose PUBREC went out and whose PUBREL has not come.
     received: BTreeSet<u16>,
+    /// So many messages are sent one by one, since one of them may be why the broker ended the connection.
+    careful: usize,
 }
 
 impl Session {
@@ -56,12 +93,23 @@ impl Session {
 
     /// Messages sent on this connection and not acknowledged.
     pub(super) fn in_flight(&self) -> usize {
-        self.flights.iter().filter(|flight| flight.sent).count()
+        self.sent().count()
     }
 
-    /// Everything on board has been sent on this connection.
-    pub(super) fn all_sent(&self) -> bool {
-        self.flights.iter().all(|flight| flight.sent)
+    fn sent(&self) -> impl Iterator<Item = &Flight> {
+        self.flights.iter().filter(|flight| flight.sent)
+    }
+
+    /// How large the next message may be where the broker takes `window` at once; none while it has to wait.
+    pub(super) fn room(&self, window: u16) -> Option<usize> {
+        let window = if self.careful > 0 { 1 } else { usize::from(window.min(WINDOW)) };
+        let (count, bytes) =
+            self.sent().fold((0, 0), |(count, bytes), flight| (count + 1, bytes + flight.queued.size()));
+        match count {
+            0 => Some(usize::MAX),
+            _ if count < window => Some(WINDOW_BYTES.saturating_sub(bytes)),
+            _ => None,
+        }
     }
 
     /// An identifier that is not in use; also for SUBSCRIBE.
@@ -75,45 +123,55 @@ impl Session {
         }
     }
 
-    /// Takes a QoS 1 or 2 message on board; [`Session::next`] sends it.
-    pub(super) fn launch(&mut self, queued: Queued) {
+    /// Takes a QoS 1 or 2 message on board; its packet is to be sent now, before what has to be sent again.
+    pub(super) fn launch(&mut self, queued: Queued, wire: Wire) -> Encoded {
         let id = self.fresh_id();
         self.flights.push_back(Flight { id, stage: Stage::Publish, queued, sent: false, dup: false });
+        self.encode(self.flights.len() - 1, wire)
     }
 
     /// The packet of the first message not yet sent on this connection: in the order of the first time, after
     /// a reconnect too (MQTT 5 section 4.4).
-    pub(super) fn next(&mut self, wire: Wire) -> Option<Result<Vec<u8>, CodecError>> {
-        let flight = self.flights.iter_mut().find(|flight| !flight.sent)?;
-        flight.sent = true;
-        Some(match flight.stage {
-            Stage::Publish => wire.publish(&flight.queued.message, Some(flight.id), flight.dup),
-            Stage::Release => Ok(Wire::pubrel(flight.id).to_vec()),
-        })
+    pub(super) fn next(&mut self, wire: Wire) -> Option<Encoded> {
+        let index = self.flights.iter().position(|flight| !flight.sent)?;
+        Some(self.encode(index, wire))
     }
 
-    /// Takes the message of the packet that could not be built off board.
-    pub(super) fn discard_last_sent(&mut self) -> Option<Queued> {
-        let index = self.flights.iter().rposition(|flight| flight.sent)?;
-        self.flights.remove(index).map(|flight| flight.queued)
-    }
-
-    fn take(&mut self, id: u16) -> Option<Queued> {
-        let index = self.flights.iter().position(|flight| flight.id == id)?;
-        self.flights.remove(index).map(|flight| flight.queued)
-    }
-
-    /// PUBACK, or a PUBREC that refuses. Tells a message that should be tried again later.
-    pub(super) fn acknowledged(&mut self, id: u16, nack: Option<Nack>) -> Option<Queued> {
-        let queued = self.take(id)?;
-        match nack {
-            None => queued.finish(Outcome::Sent),
-            Some(nack) if nack.is_final() || queued.message.delivery == Delivery::Live => {
-                queued.finish(Outcome::Refused(nack.to_string()));
+    fn encode(&mut self, index: usize, wire: Wire) -> Encoded {
+        match self.flights[index].encode(wire) {
+            Ok(packet) => Ok(packet),
+            Err(error) => {
+                let flight = self.flights.remove(index).expect("it was encoded just now");
+                Err(Box::new((flight.queued, error)))
             }
-            Some(_) => return Some(queued),
         }
-        None
+    }
+
+    fn take(&mut self, id: u16) -> Option<Flight> {
+        let index = self.flights.iter().position(|flight| flight.id == id)?;
+        self.careful = self.careful.saturating_sub(1);
+        self.flights.remove(index)
+    }
+
+    /// PUBACK or PUBCOMP: the broker has the message. True where it was one that had to wait for its turn.
+    pub(super) fn acknowledged(&mut self, id: u16) -> bool {
+        let Some(Flight { queued, .. }) = self.take(id) else { return false };
+        let waited = !queued.is_live();
+        queued.finish(Outcome::Sent);
+        waited
+    }
+
+    /// PUBACK or PUBREC that refuses: gives the message back.
+    pub(super) fn refused(&mut self, id: u16) -> Option<Queued> {
+        let flight = self.take(id)?;
+        match flight.stage {
+            Stage::Publish => Some(flight.queued),
+            // It had said that it has it.
+            Stage::Release => {
+                flight.queued.finish(Outcome::Sent);
+                None
+            }
+        }
     }
 
     /// PUBREC: the broker has the message; from now on only its release is repeated.
@@ -124,25 +182,47 @@ impl Session {
         }
     }
 
-    /// PUBCOMP.
-    pub(super) fn completed(&mut self, id: u16) {
-        if let Some(queued) = self.take(id) {
-            queued.finish(Outcome::Sent);
+    /// The connection has ended, which may be the fault of a message that was in flight: gives it back when there is
+    /// no doubt left. Until then what was in flight is sent one by one.
+    pub(super) fn blame(&mut self, blame: Blame) -> Option<Queued> {
+        if blame == Blame::Network {
+            self.flights.iter_mut().for_each(|flight| flight.queued.strikes = None);
         }
+        let in_flight = self.in_flight();
+        if in_flight == 0 || matches!(blame, Blame::Nothing | Blame::Network) {
+            return None;
+        }
+        self.careful = self.careful.max(in_flight);
+        let suspect =
+            |flight: &Flight| flight.sent && flight.stage == Stage::Publish && !flight.queued.is_live();
+        let index = self.flights.iter().position(suspect).filter(|_| in_flight == 1)?;
+        let now = Instant::now();
+        let (strikes, since) = self.flights[index].queued.strikes.unwrap_or((0, now));
+        self.flights[index].queued.strikes = Some((strikes + 1, since));
+        let proven = strikes + 1 >= STRIKES && now - since >= STRIKES_OVER;
+        if !proven && blame != Blame::Message {
+            return None;
+        }
+        self.careful -= 1;
+        self.flights.remove(index).map(|flight| flight.queued)
+    }
+
+    /// A message on board is likely to be why the broker ends connections.
+    pub(super) fn has_suspect(&self) -> bool {
+        self.flights.iter().any(|flight| flight.queued.strikes.is_some_and(|(strikes, _)| strikes > 1))
     }
 
     /// The connection is gone. A live message is not repeated: a stale "alive" is a lie. (QoS 2 is kept: its
     /// identifier may still be held by the broker.)
     pub(super) fn interrupted(&mut self) {
-        let (kept, live) = std::mem::take(&mut self.flights).into_iter().partition(|flight| {
-            flight.queued.message.delivery != Delivery::Live || flight.queued.message.qos == Qos::ExactlyOnce
-        });
+        let (kept, live): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.flights)
+            .into_iter()
+            .partition(|flight| !flight.queued.is_live() || flight.queued.message.qos == Qos::ExactlyOnce);
         self.flights = kept;
         for flight in &mut self.flights {
             flight.dup |= flight.sent;
             flight.sent = false;
         }
-        let live: VecDeque<Flight> = live;
         live.into_iter().for_each(|flight| flight.queued.finish(Outcome::Offline));
     }
 
@@ -153,9 +233,7 @@ impl Session {
         for flight in self.flights.drain(..) {
             match flight.stage {
                 Stage::Release => flight.queued.finish(Outcome::Sent),
-                Stage::Publish if flight.queued.message.delivery == Delivery::Live => {
-                    flight.queued.finish(Outcome::Offline);
-                }
+                Stage::Publish if flight.queued.is_live() => flight.queued.finish(Outcome::Offline),
                 Stage::Publish => again.push(flight.queued),
             }
         }
@@ -179,77 +257,4 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::sync::oneshot::{self, Receiver};
-
-    use super::*;
-    use crate::mqtt::Message;
-
-    fn launch(session: &mut Session, payload: &str, delivery: Delivery) -> (u16, Receiver<Outcome>) {
-        let (done, outcome) = oneshot::channel();
-        let message = Message {
-            topic: "t".into(),
-            payload: payload.into(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            delivery,
-        };
-        session.launch(Queued { message, done });
-        let packet = session.next(Wire::V311).unwrap().unwrap();
-        (u16::from_be_bytes([packet[5], packet[6]]), outcome)
-    }
-
-    #[test]
-    fn acknowledgements_may_come_in_any_order() {
-        let mut session = Session::default();
-        let (first, mut one) = launch(&mut session, "1", Delivery::Memory);
-        let (second, mut two) = launch(&mut session, "2", Delivery::Memory);
-        assert!(session.acknowledged(second, None).is_none());
-        assert_eq!(two.try_recv(), Ok(Outcome::Sent));
-        assert!(one.try_recv().is_err());
-        assert!(session.acknowledged(first, None).is_none());
-        assert!(session.acknowledged(first, None).is_none(), "a second PUBACK is ignored");
-        assert_eq!(session.in_flight(), 0);
-    }
-
-    #[test]
-    fn a_lost_session_gives_everything_back_in_order_but_live_messages() {
-        let mut session = Session::default();
-        let _one = launch(&mut session, "1", Delivery::Memory);
-        let (_, mut live) = launch(&mut session, "2", Delivery::Live);
-        let _three = launch(&mut session, "3", Delivery::Durable);
-        session.interrupted();
-        assert_eq!(live.try_recv(), Ok(Outcome::Offline));
-        let again: Vec<_> = session.lost().into_iter().map(|queued| queued.message.payload).collect();
-        assert_eq!(again, [b"1", b"3"]);
-    }
-
-    #[test]
-    fn a_kept_session_repeats_with_the_same_identifiers_and_dup() {
-        let mut session = Session::default();
-        let (id, _outcome) = launch(&mut session, "1", Delivery::Memory);
-        session.interrupted();
-        assert!(!session.all_sent());
-        let bytes = session.next(Wire::V311).unwrap().unwrap();
-        assert_eq!(bytes[0], 0x3a, "PUBLISH, DUP, QoS 1");
-        assert_eq!(bytes[5..7], id.to_be_bytes());
-    }
-
-    #[test]
-    fn a_refusal_for_good_is_final_and_any_other_comes_back() {
-        let mut session = Session::default();
-        let (id, mut outcome) = launch(&mut session, "1", Delivery::Memory);
-        assert!(session.acknowledged(id, Some(Nack { code: 0x87 })).is_none());
-        assert_eq!(outcome.try_recv(), Ok(Outcome::Refused("not authorised (0x87)".into())));
-        let (id, _outcome) = launch(&mut session, "2", Delivery::Memory);
-        assert!(session.acknowledged(id, Some(Nack { code: 0x97 })).is_some());
-    }
-
-    #[test]
-    fn identifiers_wrap_and_skip_those_in_use() {
-        let mut session = Session::default();
-        let (first, _outcome) = launch(&mut session, "1", Delivery::Memory);
-        session.last_id = u16::MAX;
-        assert_eq!((first, session.fresh_id()), (1, 2));
-    }
-}
+mod tests;

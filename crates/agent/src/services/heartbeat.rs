@@ -15,8 +15,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::{
     config::{Delivery, Interval, Qos, Topic},
-    mqtt::{Connection, Message},
-    service::{Context, Service},
+    mqtt::Connection,
+    service::{Context, Outgoing, Service},
 };
 
 /// The slack a tick has before the service counts as hanging.
@@ -78,18 +78,18 @@ impl Heartbeat {
             ticks.tick().await;
             let up = matches!(*connection.borrow(), Connection::Connected { .. });
             if up || self.config.delivery != Delivery::Live {
-                self.send(&device_id, topic.clone())?;
+                self.send(&device_id, topic.clone());
             }
         }
     }
 
-    fn send(&self, device_id: &DeviceId, topic: String) -> anyhow::Result<()> {
+    fn send(&self, device_id: &DeviceId, topic: String) {
         let counters = self.ctx.mqtt.counters();
-        let heartbeat = heartbeat::Heartbeat {
+        let mut heartbeat = heartbeat::Heartbeat {
             device_id: device_id.clone(),
             timestamp: self.ctx.now(),
             status: Alive,
-            seq: self.ctx.next_seq(),
+            seq: 0,
             run_id: self.ctx.identity().run_id().to_owned(),
             uptime_s: self.ctx.shared.began.elapsed().as_secs(),
             services: self.ctx.shared.board.states(),
@@ -98,20 +98,22 @@ impl Heartbeat {
                 messages: counters.queued,
                 bytes: counters.queued_bytes,
                 dropped: counters.dropped,
+                degraded: counters.degraded,
             },
         };
-        let payload = serde_json::to_vec(&heartbeat).context("encode a heartbeat")?;
+        let payload = |seq| {
+            heartbeat.seq = seq;
+            serde_json::to_vec(&heartbeat).expect("strings and numbers make JSON")
+        };
         let Config { qos, delivery, .. } = self.config;
-        // Whether it arrived is the driver's business; the next one is due anyhow.
-        drop(self.ctx.mqtt.publish(Message { topic, payload, qos, retain: false, delivery }));
-        Ok(())
+        self.ctx.publish(Outgoing { topic, qos, delivery, payload });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::Harness;
+    use crate::{harness::Harness, mqtt::Message};
 
     fn config(delivery: Delivery) -> Config {
         Config { interval: Interval::seconds(10), delivery, ..Config::default() }
@@ -180,6 +182,23 @@ mod tests {
         world.mqtt.set_connected(false);
         assert_eq!(seqs(&world.after(Duration::from_secs(20)).await), [2, 3]);
         world.stop(service).await;
+    }
+
+    /// Its number is that of its topic, not of this run.
+    #[tokio::test(start_paused = true)]
+    async fn a_durable_one_is_numbered_by_the_outbox() {
+        let world = Harness::new();
+        world.enrol("d1");
+        world.mqtt.set_connected(true);
+        for expected in [[1, 2], [3, 4]] {
+            let service = world.start::<Heartbeat>(config(Delivery::Durable));
+            let beats = world.after(Duration::from_secs(15)).await;
+            assert_eq!(seqs(&beats), expected);
+            let waiting = world.mqtt.with_outbox(|outbox| outbox.total().messages);
+            assert_eq!(waiting, Some(0), "acknowledged");
+            service.abort();
+        }
+        assert_eq!(world.shared.board.next_seq(Heartbeat::NAME), 1, "not the board's business");
     }
 
     /// The machine slept, or was too busy: one beat when it is back, then the rhythm of before.

@@ -5,8 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use iot_agent::{
     config::{Delivery, Interval, Qos, Topic},
-    mqtt::Message,
-    service::{Context, Service},
+    service::{Context, Outgoing, Service},
 };
 use protocol::{DeviceId, Timestamp};
 use schemars::JsonSchema;
@@ -47,6 +46,7 @@ impl Default for Config {
 struct Payload {
     device_id: DeviceId,
     timestamp: Timestamp,
+    seq: u64,
     uptime_s: u64,
 }
 
@@ -72,12 +72,14 @@ impl Uptime {
         loop {
             // Whoever does not come back in time hangs, and is started anew.
             self.ctx.progress(interval + Duration::from_secs(30));
-            let payload =
-                Payload { device_id: device_id.clone(), timestamp: self.ctx.now(), uptime_s: uptime() };
-            let payload = serde_json::to_vec(&payload).context("encode the uptime")?;
-            let Config { qos, delivery, .. } = self.config;
-            let message = Message { topic: topic.clone(), payload, qos, retain: false, delivery };
-            drop(self.ctx.mqtt.publish(message));
+            let (device_id, timestamp, uptime_s) = (device_id.clone(), self.ctx.now(), uptime());
+            let mut payload = Payload { device_id, timestamp, seq: 0, uptime_s };
+            let payload = |seq| {
+                payload.seq = seq;
+                serde_json::to_vec(&payload).expect("strings and numbers make JSON")
+            };
+            let (topic, Config { qos, delivery, .. }) = (topic.clone(), self.config.clone());
+            self.ctx.publish(Outgoing { topic, qos, delivery, payload });
             tokio::time::sleep(interval).await;
         }
     }

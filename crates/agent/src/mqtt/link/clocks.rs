@@ -58,10 +58,10 @@ impl Link<'_> {
             }
             Phase::Up => {}
         }
-        match &self.shared.state().stop {
-            Some(stop) if self.phase != Phase::Leaving => deadline.min(stop.by),
-            _ => deadline,
-        }
+        let state = self.shared.state();
+        let pause = state.queue.pause().filter(|_| self.phase == Phase::Up);
+        let stop = state.stop.as_ref().map(|stop| stop.by).filter(|_| self.phase != Phase::Leaving);
+        [pause, stop].into_iter().flatten().fold(deadline, Instant::min)
     }
 
     /// The deadline has passed: pings, or gives up.

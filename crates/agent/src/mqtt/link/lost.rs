@@ -3,8 +3,9 @@
 use std::io;
 
 use super::super::{
-    codec::{CodecError, Nack, Refusal},
+    codec::{CodecError, Refusal},
     frame::FrameError,
+    session::Blame,
     transport,
 };
 
@@ -21,8 +22,8 @@ pub(in crate::mqtt) enum Lost {
     ClosedBeforeConnack,
     #[error("the broker closed the connection")]
     Closed,
-    #[error("the broker ended the connection: {0}")]
-    Disconnected(String),
+    #[error("the broker ended the connection: {reason}")]
+    Disconnected { code: u8, reason: String },
     #[error("another client took over the session")]
     TakenOver,
     #[error("{0}")]
@@ -35,11 +36,30 @@ pub(in crate::mqtt) enum Lost {
     Codec(#[source] CodecError),
     #[error("cannot build a packet")]
     Encode(#[source] CodecError),
-    /// Trying again at once would be a loop: the back-off is the pause.
-    #[error("the broker cannot take a message now: {0}")]
-    Busy(Nack),
     #[error("the broker sent {0} out of turn")]
     OutOfTurn(&'static str),
+}
+
+impl Lost {
+    /// What it says of the messages that were in flight.
+    pub(in crate::mqtt) fn blame(&self) -> Blame {
+        match self {
+            Self::Closed => Blame::Perhaps,
+            // A broker that closes before it has read all of a message sends an RST, not a FIN.
+            Self::Io(error) if is_end(error.kind()) => Blame::Perhaps,
+            // MQTT 5 section 3.14.2.1: invalid topic, too large, invalid payload, no retain, no such QoS.
+            Self::Disconnected { code: 0x90 | 0x95 | 0x99..=0x9b, .. } => Blame::Message,
+            // Unspecified, malformed, protocol error, implementation specific, not authorised.
+            Self::Disconnected { code: 0x80..=0x83 | 0x87, .. } => Blame::Perhaps,
+            Self::Io(_) | Self::Timeout(_) => Blame::Network,
+            _ => Blame::Nothing,
+        }
+    }
+}
+
+fn is_end(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(kind, ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof)
 }
 
 fn refusal(refusal: Refusal) -> String {
@@ -51,5 +71,31 @@ fn refusal(refusal: Refusal) -> String {
         Refusal::NotAuthorised => "not authorised".into(),
         Refusal::ClientId => "it does not accept the client id; see mqtt.client_id".into(),
         Refusal::Other(code) => format!("reason 0x{code:02x}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only what the broker did by itself is a message's fault, and only by some reasons of MQTT 5.
+    #[test]
+    fn an_end_is_told_from_a_fault() {
+        let reason = |code| Lost::Disconnected { code, reason: String::new() };
+        for code in [0x90, 0x95, 0x99, 0x9a, 0x9b] {
+            assert_eq!(reason(code).blame(), Blame::Message, "{code:#x}");
+        }
+        for code in [0x80, 0x81, 0x82, 0x83, 0x87] {
+            assert_eq!(reason(code).blame(), Blame::Perhaps, "{code:#x}");
+        }
+        // Among them: shutting down, keep alive, message rate, quota, use another server.
+        for code in [0x00, 0x89, 0x8b, 0x8d, 0x96, 0x97, 0x98, 0x9c, 0x9d] {
+            assert_eq!(reason(code).blame(), Blame::Nothing, "{code:#x}");
+        }
+        assert_eq!(Lost::Closed.blame(), Blame::Perhaps);
+        assert_eq!(Lost::Io(io::ErrorKind::ConnectionReset.into()).blame(), Blame::Perhaps);
+        assert_eq!(Lost::Io(io::ErrorKind::HostUnreachable.into()).blame(), Blame::Network);
+        assert_eq!(Lost::Timeout("PUBACK").blame(), Blame::Network);
+        assert_eq!(Lost::TakenOver.blame(), Blame::Nothing);
     }
 }

@@ -10,9 +10,15 @@ use crate::mqtt::{
     Ack, Inbound, Qos, Receipt,
     codec::{Incoming, Limits, Nack, Wire},
     frame::Frame,
+    queue::Queued,
     router::Routed,
     transport::explain,
 };
+
+/// MQTT 5: reason code of DISCONNECT.
+const TAKEN_OVER: u8 = 0x8e;
+/// A message that a broker has refused so often without saying that it is for good will never be taken.
+const NACKS: u32 = 8;
 
 impl Link<'_> {
     /// Bytes came in.
@@ -73,25 +79,22 @@ impl Link<'_> {
                 let ack = ack.map(|receipt| Ack { shared: Arc::clone(self.shared), receipt });
                 self.deliver(Inbound { topic, payload, qos, retain, dup, ack });
             }
-            Incoming::PubAck { id, nack } => self.settle(id, nack)?,
+            Incoming::PubAck { id, nack } => self.settle(id, nack),
             Incoming::PubRec { id, nack: None } => {
                 self.session.received_by_broker(id);
                 self.progress();
                 self.out.extend(Wire::pubrel(id));
             }
-            Incoming::PubRec { id, nack } => self.settle(id, nack)?,
+            Incoming::PubRec { id, nack } => self.settle(id, nack),
             Incoming::PubRel { id } => {
                 self.session.released(id);
                 self.out.extend(Wire::pubcomp(id));
             }
-            Incoming::PubComp { id } => {
-                self.session.completed(id);
-                self.progress();
-            }
+            Incoming::PubComp { id } => self.settle(id, None),
             Incoming::SubAck { id, granted } => self.granted(id, &granted)?,
             Incoming::UnsubAck { .. } | Incoming::PingResp => {}
-            Incoming::Disconnect { taken_over: true, .. } => return Err(Lost::TakenOver),
-            Incoming::Disconnect { reason, .. } => return Err(Lost::Disconnected(reason)),
+            Incoming::Disconnect { code: TAKEN_OVER, .. } => return Err(Lost::TakenOver),
+            Incoming::Disconnect { code, reason } => return Err(Lost::Disconnected { code, reason }),
         }
         Ok(())
     }
@@ -108,7 +111,7 @@ impl Link<'_> {
         if !session_present {
             state.router.forget_session();
             let again = self.session.lost();
-            state.outbox.restore(again);
+            state.queue.give_back(again);
         }
         drop(state);
         if let Some(keep_alive) = limits.keep_alive.filter(|seconds| *seconds > 0) {
@@ -169,20 +172,31 @@ impl Link<'_> {
         }
     }
 
-    pub(super) fn settle(&mut self, id: u16, nack: Option<Nack>) -> Result<(), Lost> {
-        if let Some(nack) = nack {
-            warn!(reason = %nack, "the broker refused a message");
-            self.shared.state().counters.refused += u64::from(nack.is_final());
-        }
-        let again = self.session.acknowledged(id, nack);
-        self.progress();
-        match (again, nack) {
-            (Some(again), Some(nack)) => {
-                self.shared.state().outbox.restore(vec![again]);
-                Err(Lost::Busy(nack))
+    /// The broker has a message, or says why it does not take it.
+    pub(super) fn settle(&mut self, id: u16, nack: Option<Nack>) {
+        match nack {
+            None if self.session.acknowledged(id) => self.shared.state().queue.relieved(),
+            None => {}
+            Some(nack) => {
+                if let Some(queued) = self.session.refused(id) {
+                    self.nacked(queued, nack);
+                }
             }
-            _ => Ok(()),
         }
+        self.progress();
+    }
+
+    /// What may be taken later waits; all else waits with it, but for live messages. The connection stays: it tells
+    /// the world that the device is there.
+    fn nacked(&mut self, mut queued: Queued, nack: Nack) {
+        queued.nacks += u32::from(!nack.is_busy());
+        if nack.is_final() || queued.is_live() || queued.nacks >= NACKS {
+            return self.refuse(queued, nack.to_string());
+        }
+        warn!(topic = queued.message.topic, reason = %nack, "the broker does not take a message now");
+        let mut state = self.shared.state();
+        state.queue.give_back(vec![queued]);
+        state.queue.busy(self.longest_pause);
     }
 
     pub(super) fn progress(&mut self) {

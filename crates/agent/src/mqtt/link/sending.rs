@@ -3,8 +3,8 @@
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use super::{AHEAD, Link, Lost, Phase, unawaited};
-use crate::mqtt::{Connection, Outcome, Presence, Qos, outbox::Queued, session::WINDOW};
+use super::{AHEAD, Link, Lost, Phase};
+use crate::mqtt::{Connection, Outcome, Presence, Qos, queue::Queued, session::Encoded};
 
 impl Link<'_> {
     /// Subscribes what is claimed and not subscribed. True while its SUBACK is awaited.
@@ -32,10 +32,10 @@ impl Link<'_> {
     }
 
     /// The birth goes out, and with it the connection is up.
-    pub(super) fn bear(&mut self, presence: &dyn Presence) -> Result<(), Lost> {
+    pub(super) fn bear(&mut self, presence: &dyn Presence) {
         self.born = true;
         if let Some(birth) = presence.birth() {
-            self.send(unawaited(birth))?;
+            self.send(Queued::unawaited(birth));
         }
         let mut state = self.shared.state();
         (state.up, state.lost) = (true, None);
@@ -43,66 +43,63 @@ impl Link<'_> {
         let (version, session_present) = (self.wire.name(), self.session_present);
         info!(version, session_present, "connected");
         self.shared.connection.send_replace(Connection::Connected { version, session_present });
-        Ok(())
     }
 
-    /// Sends what was in flight before, then what waits, as far as the window and the socket allow.
-    pub(super) fn fill(&mut self) -> Result<(), Lost> {
-        let window = usize::from(self.limits.receive_maximum.min(WINDOW));
-        while self.out.len() - self.written < AHEAD && self.session.in_flight() < window {
-            if self.session.all_sent() {
-                let Some(queued) = self.shared.state().outbox.pop() else { return Ok(()) };
-                self.send(queued)?;
-            } else {
-                self.send_next()?;
+    /// Sends live messages, what was in flight before, then what waits, as far as the window and the socket allow.
+    pub(super) fn fill(&mut self) {
+        while self.out.len() - self.written < AHEAD
+            && let Some(room) = self.session.room(self.limits.receive_maximum)
+        {
+            let mut state = self.shared.state();
+            let live = state.queue.pop_live(room);
+            let again = if live.is_none() { self.session.next(self.wire) } else { None };
+            let next = if again.is_none() { live.or_else(|| state.queue.pop(room)) } else { None };
+            drop(state);
+            match (again, next) {
+                (Some(encoded), _) => self.encoded(encoded),
+                (None, Some(queued)) => self.send(queued),
+                (None, None) => return,
             }
         }
-        Ok(())
     }
 
     /// Puts one message on the wire, whatever the window says.
-    pub(super) fn send(&mut self, mut queued: Queued) -> Result<(), Lost> {
+    pub(super) fn send(&mut self, mut queued: Queued) {
         let message = &mut queued.message;
         message.qos = message.qos.min(self.limits.max_qos);
         message.retain &= self.limits.retain;
         let size = message.topic.len() + message.payload.len() + 16;
         if self.limits.max_packet_size.is_some_and(|max| size > max as usize) {
-            self.refuse(queued, "packet too large for the broker");
-            return Ok(());
+            return self.refuse(queued, "packet too large for the broker".to_owned());
         }
         if message.qos > Qos::AtMostOnce {
-            self.session.launch(queued);
-            return self.send_next();
+            let encoded = self.session.launch(queued, self.wire);
+            return self.encoded(encoded);
         }
         match self.wire.publish(message, None, false) {
             Ok(bytes) => {
                 self.out.extend(bytes);
                 queued.finish(Outcome::Sent);
             }
-            Err(error) => self.refuse(queued, &error.to_string()),
+            Err(error) => self.refuse(queued, error.to_string()),
         }
-        Ok(())
     }
 
-    pub(super) fn send_next(&mut self) -> Result<(), Lost> {
-        match self.session.next(self.wire) {
-            Some(Ok(bytes)) => {
+    fn encoded(&mut self, encoded: Encoded) {
+        match encoded {
+            Ok(bytes) => {
                 self.out.extend(bytes);
                 self.clocks.ack.get_or_insert_with(Instant::now);
             }
-            Some(Err(error)) => {
-                if let Some(queued) = self.session.discard_last_sent() {
-                    self.refuse(queued, &error.to_string());
-                }
+            Err(failed) => {
+                let (queued, error) = *failed;
+                self.refuse(queued, error.to_string());
             }
-            None => {}
         }
-        Ok(())
     }
 
-    pub(super) fn refuse(&self, queued: Queued, reason: &str) {
+    pub(super) fn refuse(&self, queued: Queued, reason: String) {
         error!(topic = queued.message.topic, reason, "message refused for good");
-        self.shared.state().counters.refused += 1;
-        queued.finish(Outcome::Refused(reason.to_owned()));
+        self.shared.state().queue.refuse(queued, reason);
     }
 }

@@ -5,9 +5,10 @@ use crate::{
     clock::{self, Clock},
     config::{Delivery, Scheme, Version},
     mqtt::{
-        Backoff, Credentials, Stop,
+        Backoff, Counters, Credentials, Mqtt, Outcome, Pending, Stop,
         transport::{Dial, Endpoint, TlsFiles},
     },
+    outbox::Class,
 };
 
 /// The broker keeps the session of an absent agent.
@@ -100,5 +101,125 @@ async fn without_a_session_what_is_lost_is_acknowledged() {
     tokio::select! {
         ended = link.run(&settings, &()) => panic!("{:?}", ended.err()),
         waited = tokio::time::timeout(Duration::from_secs(10), script) => waited.unwrap(),
+    }
+}
+
+/// Up, without subscriptions; what has been published waits already. `script` plays the broker after the CONNACK.
+async fn played(shared: &Arc<Shared>, script: impl AsyncFnOnce(&mut DuplexStream)) {
+    let (agent, mut broker) = duplex(1 << 20);
+    let (mut session, mut settings) = (Session::default(), settings(KEPT));
+    settings.reconnect.max = Duration::from_secs(8);
+    let link = Link::new(Box::new(agent), Wire::V5, 1, shared, &mut session);
+    let script = async {
+        assert_eq!(packet(&mut broker).await.0, 0x10, "CONNECT");
+        broker.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap();
+        script(&mut broker).await;
+    };
+    tokio::select! {
+        ended = link.run(&settings, &()) => panic!("{:?}", ended.err()),
+        waited = tokio::time::timeout(Duration::from_secs(600), script) => waited.unwrap(),
+    }
+}
+
+fn publish(shared: &Arc<Shared>, payload: &str, delivery: Delivery) -> Pending {
+    let mqtt = Mqtt { shared: Arc::clone(shared), class: Class::Metrics };
+    let (topic, payload, qos, retain) = ("t".to_owned(), payload.into(), Qos::AtLeastOnce, false);
+    mqtt.publish(Message { topic, payload, qos, retain, delivery })
+}
+
+/// The next PUBLISH: its payload, and the PUBACK with this reason.
+async fn published(broker: &mut DuplexStream, reason: u8) -> (String, [u8; 6]) {
+    let (first, body) = packet(broker).await;
+    assert_eq!(first & 0xf6, 0x32, "PUBLISH of QoS 1");
+    (String::from_utf8(body[6..].to_vec()).unwrap(), [0x40, 4, body[3], body[4], reason, 0])
+}
+
+async fn answer(broker: &mut DuplexStream, reason: u8) -> (String, Duration) {
+    let began = Instant::now();
+    let (payload, puback) = published(broker, reason).await;
+    broker.write_all(&puback).await.unwrap();
+    (payload, began.elapsed())
+}
+
+/// A quota is no reason to go: the message comes again in its turn, after a pause that lets live ones through.
+#[tokio::test(start_paused = true)]
+async fn a_broker_without_room_gets_the_message_again_later() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let shared = Shared::new(1024);
+    let first = publish(&shared, "first", Delivery::Memory);
+    let second = publish(&shared, "second", Delivery::Memory);
+    played(&shared, async |broker| {
+        for expected in ["first", "second"] {
+            assert_eq!(answer(broker, 0x97).await, (expected.to_owned(), Duration::ZERO));
+        }
+        tokio::time::sleep(SECOND / 2).await;
+        let live = publish(&shared, "live", Delivery::Live);
+        assert_eq!(answer(broker, 0).await, ("live".to_owned(), Duration::ZERO));
+        assert_eq!(live.await, Outcome::Sent);
+        let (payload, puback) = published(broker, 0x97).await;
+        assert_eq!(payload, "first", "in order");
+        assert_eq!(published(broker, 0).await.0, "second");
+        broker.write_all(&puback).await.unwrap();
+        assert_eq!(answer(broker, 0).await, ("first".to_owned(), 2 * SECOND));
+        assert_eq!(first.await, Outcome::Sent);
+    })
+    .await;
+    drop(second);
+    assert_eq!(shared.state().counters.connects, 1);
+}
+
+/// Some brokers do not say that it is for good.
+#[tokio::test(start_paused = true)]
+async fn a_message_refused_again_and_again_is_set_aside() {
+    let shared = Shared::new(1024);
+    let (never, behind) =
+        (publish(&shared, "never", Delivery::Memory), publish(&shared, "behind", Delivery::Memory));
+    played(&shared, async |broker| {
+        assert_eq!(answer(broker, 0x83).await.0, "never");
+        assert_eq!(answer(broker, 0).await.0, "behind");
+        for _ in 1..8 {
+            assert_eq!(answer(broker, 0x83).await.0, "never");
+        }
+        assert_eq!(never.await, Outcome::Refused("implementation specific error (0x83)".into()));
+    })
+    .await;
+    assert_eq!(behind.await, Outcome::Sent);
+    let mut counters = Counters::default();
+    shared.state().queue.count(&mut counters);
+    assert_eq!((counters.refused, counters.queued), (1, 0));
+}
+
+/// The birth of a connection goes before whatever an earlier one has left.
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_again_waits_for_the_birth() {
+    struct Born;
+    impl Presence for Born {
+        fn birth(&self) -> Option<Message> {
+            let (topic, payload) = ("t".to_owned(), b"birth".to_vec());
+            let (qos, retain, delivery) = (Qos::AtLeastOnce, false, Delivery::Live);
+            Some(Message { topic, payload, qos, retain, delivery })
+        }
+        fn will(&self) -> Option<Message> {
+            None
+        }
+    }
+    let shared = Shared::new(1024);
+    let (mut session, settings) = (Session::default(), settings(KEPT));
+    let _kept = publish(&shared, "kept", Delivery::Memory);
+    for expected in [["birth", "kept"], ["birth", "kept"]] {
+        let (agent, mut broker) = duplex(1024);
+        let link = Link::new(Box::new(agent), Wire::V5, 1, &shared, &mut session);
+        let script = async {
+            assert_eq!(packet(&mut broker).await.0, 0x10, "CONNECT");
+            broker.write_all(&[0x20, 3, 1, 0, 0]).await.unwrap();
+            for expected in expected {
+                assert_eq!(published(&mut broker, 0).await.0, expected);
+            }
+        };
+        tokio::select! {
+            ended = link.run(&settings, &Born) => panic!("{:?}", ended.err()),
+            waited = tokio::time::timeout(Duration::from_secs(10), script) => waited.unwrap(),
+        }
+        session.interrupted();
     }
 }
