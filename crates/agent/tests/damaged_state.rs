@@ -5,10 +5,11 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Stdio,
     sync::{Arc, Mutex},
 };
 
@@ -16,10 +17,15 @@ use serde_json::Value;
 use support::{
     Home, SOON,
     backend::{Backend, home, id},
-    proof, stop, tier,
+    proof, stop, tier, wait_status,
 };
-use testkit::{Mosquitto, Rng, seed};
-use tokio::task::JoinSet;
+use testkit::{Mosquitto, Rng, client::Message, seed};
+use tokio::{
+    io::AsyncWriteExt as _,
+    process::Command,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 const DEVICE: &str = "d1";
 /// Brokers, and agents, at a time: each has a client id of its own, or two agents would fight over the session.
@@ -41,15 +47,33 @@ fn files(root: &Path, folder: &Path, found: &mut Files) {
     }
 }
 
-/// What an agent leaves that has enrolled and run.
+/// Lines on disk that the broker does not have, by class.
+const WAITING: [(&str, &str); 2] =
+    [("metrics", "\"m1\"\n\"m2\"\n\"m3\"\n\"m4\"\n\"m5\"\n"), ("event", "\"e1\"\n\"e2\"\n")];
+
+async fn publish(home: &Home, class: &str, lines: &str) {
+    let mut command = Command::from(home.command(&["publish", "room", "--class", class]));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).await.unwrap();
+    let output = timeout(SOON, child.wait_with_output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// What an agent leaves that has enrolled and run, and is killed with messages on disk.
 async fn state_of_a_run() -> Files {
-    let broker = Mosquitto::plain().await.unwrap();
+    let mut broker = Mosquitto::plain().await.unwrap();
     let backend = Backend::start(&broker).await;
     let home = home(&broker);
     let mut agent = home.start();
     backend.enrol(DEVICE).await;
     backend.watcher.next_on("iot/d1/heartbeat", SOON).await.unwrap();
-    stop(&mut agent, "a whole state").await;
+    broker.kill().await.unwrap();
+    wait_status(&home, |status| status["connection"]["error"].is_string()).await;
+    for (class, lines) in WAITING {
+        publish(&home, class, lines).await;
+    }
+    agent.kill().await.unwrap();
     let mut found = Files::new();
     let state = home.path().join("state");
     files(&state, &state, &mut found);
@@ -98,6 +122,38 @@ fn lay_out(home: &Home, files: &Files, cut: &Cut) {
     }
 }
 
+/// The lines whose records are whole in what is left: a record ends with its payload.
+fn kept_lines(files: &Files, cut: &Cut) -> BTreeSet<String> {
+    let lines = WAITING.iter().flat_map(|(_, lines)| lines.lines());
+    let logs = || files.iter().filter(|(file, _)| file.starts_with("outbox"));
+    let holds = |end: &str| {
+        logs().any(|(file, content)| {
+            let left = if *file == cut.file { &content[..cut.length] } else { content };
+            left.windows(end.len()).any(|bytes| bytes == end.as_bytes())
+        })
+    };
+    lines.filter(|line| holds(&format!("\"data\":{line}}}"))).map(str::to_owned).collect()
+}
+
+/// Waits until all of them have come, and sees that none has come that was not there.
+async fn come(backend: &Backend, began: Instant, lines: &BTreeSet<String>, cut: &Cut) {
+    let ours = |message: &Message| message.topic == "iot/d1/data/room" && message.at >= began;
+    let line = |message: &Message| message.json().unwrap()["data"].to_string();
+    let come = Mutex::new(BTreeSet::new());
+    if !lines.is_empty() {
+        let complete = |message: &Message| {
+            if ours(message) {
+                come.lock().unwrap().insert(line(message));
+            }
+            come.lock().unwrap().is_superset(lines)
+        };
+        let all = backend.watcher.messages().find(complete, SOON).await;
+        all.unwrap_or_else(|_| panic!("{cut:?}: {lines:?} were on disk, {:?} came", come.lock().unwrap()));
+    }
+    let all: BTreeSet<_> = backend.watcher.all().iter().filter(|message| ours(message)).map(line).collect();
+    assert!(all.is_subset(lines), "{cut:?}: {lines:?} were on disk, {all:?} came");
+}
+
 fn client_id(identity: &[u8]) -> String {
     let identity: Value = serde_json::from_slice(identity).unwrap();
     identity["client_id"].as_str().unwrap().to_owned()
@@ -112,6 +168,7 @@ async fn survives(broker: &Mosquitto, backend: &Backend, files: &Files, cut: &Cu
         cut.file == Path::new(name) && serde_json::from_slice::<Value>(left).is_err()
     };
     backend.watcher.messages().skip_to_end();
+    let began = Instant::now();
     let mut agent = home.start();
     let before = client_id(&files[Path::new("identity.json")]);
     if damaged("device.json") {
@@ -123,6 +180,7 @@ async fn survives(broker: &Mosquitto, backend: &Backend, files: &Files, cut: &Cu
         .watcher
         .next(|message| message.topic == "iot/d1/status" && message.text().contains("\"online\""), SOON);
     birth.await.unwrap_or_else(|error| panic!("{cut:?}: {error:#}: {:#?}", agent.stderr.all()));
+    come(backend, began, &kept_lines(files, cut), cut).await;
     assert!(agent.is_running().unwrap(), "{cut:?}");
     stop(&mut agent, &format!("{cut:?}")).await;
     let log = agent.stderr.all();
@@ -144,7 +202,7 @@ async fn prove_e7_a_state_file_cut_off_at_any_length_stops_nothing() {
     }
     let cuts = cuts(&files, &mut Rng::new(start));
     let count = cuts.len();
-    assert!(count >= 4 * files.len());
+    assert!(count >= 4 * files.len() && files.keys().any(|file| file.starts_with("outbox")));
     let cuts = Arc::new(Mutex::new(cuts));
     let mut workers = JoinSet::new();
     for _ in 0..WORKERS {
