@@ -11,10 +11,14 @@
 mod class;
 mod cursor;
 mod disk;
+#[cfg(test)]
+mod faulty;
 mod followers;
 mod format;
 mod log;
 mod message;
+#[cfg(test)]
+mod model;
 mod open;
 mod pending;
 mod plan;

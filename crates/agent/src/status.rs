@@ -1,6 +1,6 @@
 //! What `iot-agent status` shows: made by the daemon, printed by the command.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, ops::Add as _};
 
 use serde_json::{Map, Value, json};
 
@@ -75,9 +75,7 @@ fn outbox(counters: &Counters, max_size: Option<u64>) -> Value {
             "damaged": stats.damaged,
         })
     };
-    let &Counters { queued, queued_bytes, dropped, refused, damaged, .. } = counters;
-    let sent = counters.classes.iter().map(|stats| stats.sent).sum();
-    let mut shown = of(&Stats { messages: queued, bytes: queued_bytes, sent, dropped, refused, damaged });
+    let mut shown = of(&counters.classes.into_iter().fold(Stats::default(), Stats::add));
     let classes = Class::ALL.into_iter().zip(&counters.classes);
     shown["classes"] = classes.map(|(class, stats)| (class.name().to_owned(), of(stats))).collect();
     if let Some(max_size) = max_size {

@@ -4,59 +4,16 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fs, process::Stdio};
+use std::{collections::BTreeSet, fs};
 
 use serde_json::Value;
-use support::{Home, SOON, wait_status};
-use testkit::{Mosquitto, Process, Proxy, Watcher, client::Message, proxy::Stats};
-use tokio::{
-    io::AsyncWriteExt,
-    process::{Child, Command},
-    time::timeout,
+use support::{
+    Home, SOON,
+    command::{begin, end, run},
+    wait_status,
 };
-
-/// How a command ended.
-#[derive(Debug)]
-struct Ended {
-    code: i32,
-    out: String,
-    errors: String,
-}
-
-impl Ended {
-    #[track_caller]
-    fn assert(&self, code: i32, out: &str) {
-        assert_eq!((self.code, self.out.as_str()), (code, out), "{self:#?}");
-    }
-
-    #[track_caller]
-    fn assert_said(&self, what: &str) {
-        assert!(self.errors.contains(what), "{what:?} in {self:#?}");
-    }
-}
-
-fn begin(home: &Home, arguments: &[&str]) -> Child {
-    let mut command = Command::from(home.command(arguments));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command.spawn().unwrap()
-}
-
-async fn end(child: Child) -> Ended {
-    let output = timeout(SOON, child.wait_with_output()).await.expect("still runs").unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ended { code: output.status.code().unwrap(), out: text(output.stdout), errors: text(output.stderr) }
-}
-
-/// Runs a command on these bytes. One that ends before it has read them all is no error here.
-async fn run(home: &Home, arguments: &[&str], input: impl AsRef<[u8]>) -> Ended {
-    let mut child = begin(home, arguments);
-    let mut stdin = child.stdin.take().unwrap();
-    let feed = async {
-        stdin.write_all(input.as_ref()).await.ok();
-        drop(stdin);
-    };
-    tokio::join!(feed, end(child)).1
-}
+use testkit::{Mosquitto, Process, Proxy, Watcher, client::Message, proxy::Stats};
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 fn numbers(range: std::ops::RangeInclusive<u64>) -> String {
     range.map(|number| format!("{number}\n")).collect()

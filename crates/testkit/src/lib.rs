@@ -13,6 +13,8 @@ pub mod mosquitto;
 pub mod namespace;
 pub mod oldbroker;
 pub mod ports;
+#[cfg(target_os = "linux")]
+pub mod powercut;
 pub mod process;
 #[cfg(target_os = "linux")]
 pub mod procfs;

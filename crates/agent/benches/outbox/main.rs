@@ -7,6 +7,8 @@
 #![allow(clippy::print_stdout, reason = "its voice")]
 
 #[cfg(target_os = "linux")]
+mod drain;
+#[cfg(target_os = "linux")]
 mod store;
 #[cfg(target_os = "linux")]
 #[path = "../footprint/figures/table.rs"]
@@ -21,6 +23,7 @@ fn main() -> std::process::ExitCode {
     }
     let mut table = table::Table::default();
     store::measure(&mut table);
+    drain::measure(&mut table);
     println!("{table}");
     if table.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

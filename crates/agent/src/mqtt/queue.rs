@@ -225,14 +225,9 @@ impl Queue {
             let here = || lane.returned.iter().chain(&lane.memory).filter(|queued| !queued.is_stored());
             let live = || self.live.iter().filter(|queued| queued.class == class);
             let bytes = here().chain(live()).map(Queued::size).sum::<usize>() as u64;
-            let stats = Stats {
-                messages: stored.messages + (here().count() + live().count()) as u64,
-                bytes: stored.bytes + bytes,
-                sent: stored.sent,
-                dropped: stored.dropped + lane.dropped,
-                refused: stored.refused + lane.refused,
-                damaged: stored.damaged,
-            };
+            let messages = (here().count() + live().count()) as u64;
+            let (dropped, refused) = (lane.dropped, lane.refused);
+            let stats = stored + Stats { messages, bytes, dropped, refused, ..Stats::default() };
             counters.queued += stats.messages;
             counters.queued_bytes += stats.bytes;
             counters.dropped += stats.dropped;

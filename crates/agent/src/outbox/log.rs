@@ -107,11 +107,16 @@ impl Log {
         let mut growing = false;
         let mut next = cursor.next.max(cursor.head);
         if let Some(last) = segments.back_mut() {
-            growing = last.scan(class, disk, streams)?;
+            growing = last.scan(class, disk, streams, next)?;
             if last.next < next {
                 // Its end is gone: what was there is found to be damaged when it is its turn.
                 (last.next, last.planned) = (next, next);
                 growing = false;
+            } else if last.next > next
+                && let Err(error) = last.make_safe(class, disk, next)
+            {
+                // A disk that cannot be written is still to be sent from.
+                tracing::debug!(%class, %error, "cannot make safe what the last process has written");
             }
             next = last.next;
         }
@@ -154,7 +159,7 @@ impl Log {
     /// Numbers that only the segments know.
     pub(super) fn find_numbers(&self, disk: &dyn Disk, streams: &mut Streams) -> io::Result<()> {
         for segment in &self.segments {
-            segment.clone().scan(self.class, disk, streams)?;
+            segment.clone().scan(self.class, disk, streams, u64::MAX)?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{
-    Class, Disk, Outbox,
+    Class, Disk, Outbox, cursor,
     format::{FILE_HEAD, encode},
     refused,
     segment::Segment,
@@ -94,6 +94,11 @@ impl Outbox {
         if plan.ops.is_empty() && self.degraded.is_some() {
             // To see whether the disk can be written again.
             self.plan_streams(&mut plan);
+        }
+        if plan.ops.iter().any(|op| matches!(op, Op::Remove { .. } | Op::Rename { .. })) {
+            // What is counted must be safe before what it was counted in is gone.
+            self.note();
+            plan.ops.insert(0, Op::Append { name: cursor::FILE.into(), offset: 0, bytes: Vec::new() });
         }
         self.executing = !plan.ops.is_empty();
         self.executing.then_some(plan)

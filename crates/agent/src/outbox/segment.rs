@@ -72,7 +72,14 @@ impl Segment {
     }
 
     /// Looks through a segment: how many records, how many bytes, which numbers. Tells whether it ends cleanly.
-    pub(super) fn scan(&mut self, class: Class, disk: &dyn Disk, streams: &mut Streams) -> io::Result<bool> {
+    /// Behind the index `committed` it ends with the first record that is not whole: the writing of it was cut off.
+    pub(super) fn scan(
+        &mut self,
+        class: Class,
+        disk: &dyn Disk,
+        streams: &mut Streams,
+        committed: u64,
+    ) -> io::Result<bool> {
         let mut source = Source::new(disk, class, self);
         if self.next == self.first {
             source.indexes.end = u64::MAX;
@@ -81,6 +88,10 @@ impl Segment {
         reader.open(self.generation, &source)?;
         let (mut next, mut end) = (self.first, FILE_HEAD.len() as u64);
         while let Some(found) = reader.next(&source)? {
+            let is_whole = found.head.index == next && found.record.is_some();
+            if next >= committed && !is_whole {
+                break;
+            }
             next = next.max(found.head.index + 1);
             end = reader.at;
             if let Some(record) = found.record.filter(|_| found.head.seq > 0) {
@@ -91,6 +102,28 @@ impl Segment {
         let clean = !reader.skipped && reader.newer.is_none() && end == self.len;
         self.len = end;
         Ok(clean)
+    }
+
+    /// Writes once more what it has from this index on. Whoever wrote it may have been killed before it was safe: it
+    /// would be sent, be lost with the power, and its number be given again.
+    pub(super) fn make_safe(&self, class: Class, disk: &dyn Disk, from: u64) -> io::Result<()> {
+        let source = Source::new(disk, class, self);
+        let (mut reader, mut at) = (Reader::default(), 0);
+        reader.open(self.generation, &source)?;
+        while reader.next(&source)?.is_some_and(|found| found.head.index < from) {
+            at = reader.at;
+        }
+        let mut bytes = vec![0; CHUNK];
+        while at < self.len {
+            let most = usize::try_from(self.len - at).unwrap_or(CHUNK).min(CHUNK);
+            let read = disk.read(&source.name, at, &mut bytes[..most])?;
+            if read == 0 {
+                break;
+            }
+            disk.write_synced(&source.name, at, &bytes[..read])?;
+            at += read as u64;
+        }
+        disk.sync_names()
     }
 
     /// It has, or will have, records that are not safe yet.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says where it failed")]
 
 pub mod backend;
+pub mod command;
 pub mod packets;
 pub mod proxied;
 

@@ -8,7 +8,7 @@ use crate::{
         Backoff, Counters, Credentials, Mqtt, Outcome, Pending, Stop,
         transport::{Dial, Endpoint, TlsFiles},
     },
-    outbox::Class,
+    outbox::{Class, Outbox, Record},
 };
 
 /// The broker keeps the session of an absent agent.
@@ -222,4 +222,44 @@ async fn what_is_sent_again_waits_for_the_birth() {
         }
         session.interrupted();
     }
+}
+
+/// A backlog that no broker takes in time is for the next process; the goodbye is not.
+#[tokio::test(start_paused = true)]
+async fn a_backlog_holds_up_no_stop() {
+    const DRAIN: Duration = Duration::from_millis(800);
+    let dir = tempfile::tempdir().unwrap();
+    let disk = crate::outbox::Folder::new(dir.path().to_owned());
+    let mut outbox = Outbox::open(Arc::new(disk.clone()), 1 << 20, Clock::new(clock::built(), None));
+    for n in 0..200 {
+        let record = Record { topic: "t".into(), payload: vec![n], qos: Qos::AtLeastOnce, retain: false };
+        outbox.push_plain(Class::Metrics, record, None);
+    }
+    let plan = outbox.plan().unwrap();
+    let written = plan.execute(&disk);
+    outbox.committed(plan, written);
+    let shared = Shared::with(1024, Some(outbox));
+    let (agent, mut broker) = duplex(1 << 20);
+    let (mut session, settings) = (Session::default(), settings(KEPT));
+    let link = Link::new(Box::new(agent), Wire::V5, 1, &shared, &mut session);
+    let mqtt = Mqtt { shared: Arc::clone(&shared), class: Class::Metrics };
+    let script = async {
+        assert_eq!(packet(&mut broker).await.0, 0x10, "CONNECT");
+        broker.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap();
+        for n in 0..64 {
+            let (_, body) = packet(&mut broker).await;
+            assert_eq!(body[6..], [n]);
+        }
+        let began = Instant::now();
+        let (qos, delivery, payload) = (Qos::AtLeastOnce, Delivery::Live, b"goodbye".to_vec());
+        mqtt.stop(Some(Message { topic: "t".into(), payload, qos, retain: true, delivery }), DRAIN);
+        assert_eq!(packet(&mut broker).await.1[6..], *b"goodbye");
+        assert_eq!(began.elapsed(), DRAIN);
+        began
+    };
+    let both = async { tokio::join!(link.run(&settings, &()), script) };
+    let (ended, began) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+    assert!(matches!(ended, Ok(End::Stopped)), "{:?}", ended.err());
+    assert_eq!(began.elapsed(), DRAIN + LEAVING);
+    assert_eq!(mqtt.counters().queued, 200, "what is in flight is on disk as well");
 }
