@@ -30,6 +30,31 @@ const ARGUMENTS: &[(&[&str], &str)] = &[
     (&["register", "--force=yes"], "unexpected value 'yes' for '--force'"),
     (&["register", "--forced"], "unexpected argument '--forced' found"),
     (&["version", "x"], "unexpected argument 'x' found"),
+    (&["publish"], "the following required arguments were not provided"),
+    (
+        &["publish", ""],
+        "invalid value '' for '<STREAM>': a stream is 1 to 64 of the characters a-z, 0-9, _ and -",
+    ),
+    (&["publish", "Big"], "invalid value 'Big' for '<STREAM>': a stream is"),
+    (&["publish", "a/b"], "invalid value 'a/b' for '<STREAM>': a stream is"),
+    (&["publish", "room", "door"], "unexpected argument 'door' found"),
+    (&["publish", "room", "--qos", "3"], "invalid value '3' for '--qos <QOS>': expected 0, 1 or 2"),
+    (&["publish", "room", "--qos", "x"], "invalid value 'x' for '--qos <QOS>': expected 0, 1 or 2"),
+    (&["publish", "room", "--class", "none"], "invalid value 'none' for '--class <CLASS>'"),
+    (&["publish", "room", "--timeout", "5s"], "the following required arguments were not provided"),
+    (
+        &["publish", "room", "--wait", "--timeout", "x"],
+        "invalid value 'x' for '--timeout <DURATION>': expected a time",
+    ),
+    (&["publish", "room", "--live", "--block"], "'--live' cannot be used with '--block'"),
+    (&["publish", "room", "--qos", "0", "--wait"], "--wait needs --qos 1 or 2"),
+    (&["publish", "room", "--qos", "0", "--block"], "--block needs --qos 1 or 2"),
+    (&["outbox"], "Usage: iot-agent outbox <COMMAND>"),
+    (&["outbox", "lss"], "unrecognized subcommand 'lss'"),
+    (&["outbox", "ls", "--limit", "x"], "invalid value 'x' for '--limit <N>'"),
+    (&["outbox", "purge", "x"], "unexpected argument 'x' found"),
+    (&["outbox", "purge", "--class", "none"], "invalid value 'none' for '--class <CLASS>'"),
+    (&["outbox", "stats", "--jsn"], "unexpected argument '--jsn' found"),
 ];
 
 /// How many there are.
