@@ -9,6 +9,8 @@ mod codec;
 mod committer;
 mod driver;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod inbox;
 mod link;
 mod pending;

@@ -125,7 +125,7 @@ fn prove_outbox_model() {
         panic!("{error}");
     }
     println!(
-        "proof outbox-model tier={} cases={cases} operations={operations} lives={lives} sent={handed} seed={seed}",
+        "proof outbox-model tier={} wanted=0-differences cases={cases} operations={operations} lives={lives} sent={handed} seed={seed}",
         tier()
     );
 }

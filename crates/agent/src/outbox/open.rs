@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tracing::error;
+
 use super::{
     Class, Outbox,
     cursor::{self, Cursor},
@@ -13,6 +15,8 @@ use super::{
 
 /// In the name of a segment that is kept to be looked at.
 const ASIDE: &str = ".log.";
+/// More records than a segment can have: the smallest take 32 bytes, the largest segment 4 MiB.
+const RECORDS: u64 = 1 << 20;
 
 impl Outbox {
     /// Whether what is on disk is known; finds out, where that has failed so far.
@@ -50,6 +54,7 @@ impl Outbox {
         let mut logs = Vec::new();
         for (class, (mut found, cursor)) in Class::ALL.into_iter().zip(segments.into_iter().zip(cursors)) {
             found.sort_by_key(|segment| (segment.generation, segment.first));
+            self.set_strangers_aside(class, &mut found)?;
             let log = Log::open(class, found.into(), cursor, &*self.disk, &mut self.streams)?;
             if !whole {
                 log.find_numbers(&*self.disk, &mut self.streams)?;
@@ -59,6 +64,27 @@ impl Outbox {
         for (log, slot) in logs.into_iter().zip(&mut self.logs) {
             let waiting = std::mem::replace(slot, log);
             slot.adopt(waiting);
+        }
+        Ok(())
+    }
+
+    /// Files that cannot follow on the one before, by their names: nobody knows what the indexes in them mean.
+    fn set_strangers_aside(&mut self, class: Class, found: &mut Vec<Segment>) -> io::Result<()> {
+        let (mut kept, mut strangers) = (Vec::<Segment>::new(), Vec::new());
+        for segment in found.drain(..) {
+            let follows = |last: &Segment| {
+                last.generation < segment.generation
+                    && (last.first..=last.first.saturating_add(RECORDS)).contains(&segment.first)
+            };
+            if kept.last().is_none_or(follows) { kept.push(segment) } else { strangers.push(segment) }
+        }
+        *found = kept;
+        for stranger in strangers {
+            let name = stranger.name(class);
+            error!(file = name, "set aside a file that does not belong into the outbox");
+            let aside = format!("{name}.damaged");
+            self.disk.rename(&name, &aside)?;
+            self.aside.push_back((aside, stranger.size));
         }
         Ok(())
     }

@@ -205,5 +205,5 @@ async fn prove_l1_sigterm_ends_it_in_every_state() {
     let (o, p, q) = tokio::join!(half_open(), broker_stopped(), state_gone());
     let all = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q];
     let worst = all.iter().max().unwrap();
-    proof("L1", &format!("states={} worst_ms={}", all.len(), worst.as_millis()));
+    proof("L1", &format!("wanted=worst_ms<=5000 states={} worst_ms={}", all.len(), worst.as_millis()));
 }
