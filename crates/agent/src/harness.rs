@@ -82,7 +82,7 @@ impl Harness {
     }
 
     /// Writes what is durable, as the agent's committer does.
-    fn commit(&self) {
+    pub(crate) fn commit(&self) {
         self.mqtt.with_outbox(|outbox| {
             while let Some(plan) = outbox.plan() {
                 let written = plan.execute(&self.disk);

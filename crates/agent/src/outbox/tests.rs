@@ -220,7 +220,7 @@ fn memory_is_bounded_while_nothing_can_be_written() {
         push(&mut outbox, Class::Metrics, "m", 1000);
     }
     let metrics = outbox.stats(Class::Metrics);
-    assert!(outbox.total().bytes <= 1 << 20);
+    assert!(outbox.total().bytes <= super::PENDING);
     assert_eq!((metrics.messages + metrics.dropped, outbox.stats(Class::Audit).messages), (5000, 3));
 }
 

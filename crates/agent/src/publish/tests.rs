@@ -130,3 +130,95 @@ fn streams_sent_live_are_bounded() {
     assert_eq!(publisher.next_live(&"one-more".parse().unwrap()), None);
     assert_eq!(publisher.next_live(&"s0".parse().unwrap()), Some(2));
 }
+
+/// A client, and a world that writes and sends only when it is told to.
+fn begin_kept(world: &Harness, request: Request) -> (UnixStream, tokio::task::JoinHandle<io::Result<()>>) {
+    world.enrol("d1");
+    begin(&publisher(world), request)
+}
+
+async fn next_reply(client: &mut UnixStream) -> Value {
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        line.push(within(client.read_u8()).await.unwrap());
+    }
+    serde_json::from_slice(&line).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_are_confirmed_once_they_are_on_disk() {
+    let world = Harness::new();
+    let (mut client, serving) = begin_kept(&world, request(Qos::AtLeastOnce, false));
+    within(client.write_all(b"1\n2\nunfinished")).await.unwrap();
+    assert!(timeout(Duration::from_secs(3600), client.read_u8()).await.is_err(), "nothing is written yet");
+    world.commit();
+    let told = next_reply(&mut client).await;
+    assert_eq!((&told["progress"]["lines"], &told["progress"]["on_disk"]), (&json!(2), &json!(2)), "{told}");
+    within(client.shutdown()).await.unwrap();
+    let last = next_reply(&mut client).await;
+    assert_eq!((&last["ok"]["lines"], &last["ok"]["on_disk"]), (&json!(2), &json!(2)), "{last}");
+    within(serving).await.unwrap().unwrap();
+}
+
+/// A slow disk slows the publisher down. Nothing is dropped, and memory stays bounded.
+#[tokio::test(start_paused = true)]
+async fn no_more_is_taken_than_can_be_written() {
+    const LINES: u64 = 4000;
+    let world = Harness::new();
+    let (client, serving) = begin_kept(&world, request(Qos::AtLeastOnce, false));
+    let (mut replies, mut input) = client.into_split();
+    let feeding = tokio::spawn(async move {
+        for number in 1..=LINES {
+            let line = format!("\"{number} {}\"\n", "x".repeat(1000));
+            input.write_all(line.as_bytes()).await.unwrap();
+        }
+    });
+    let reading = tokio::spawn(async move {
+        let mut text = String::new();
+        replies.read_to_string(&mut text).await.unwrap();
+        text
+    });
+    let mut sent = 0;
+    while !reading.is_finished() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let waiting = world.mqtt.with_outbox(|outbox| outbox.total()).unwrap();
+        assert!(waiting.bytes <= 300 << 10 && waiting.dropped == 0, "{waiting:?}");
+        world.commit();
+        for message in world.mqtt.take_published() {
+            sent += 1;
+            let data: Value = serde_json::from_slice(&message.payload).unwrap();
+            assert_eq!(data["seq"], sent);
+            assert!(data["data"].as_str().unwrap().starts_with(&format!("{sent} x")));
+        }
+    }
+    let replies = within(reading).await.unwrap();
+    let last: Value = serde_json::from_str(replies.lines().last().unwrap()).unwrap();
+    assert_eq!((sent, &last["ok"]["on_disk"]), (LINES, &json!(LINES)), "{last}");
+    within(feeding).await.unwrap();
+    within(serving).await.unwrap().unwrap();
+}
+
+/// One that waits for a broker that does not come, and is killed.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_dies_waiting_is_noticed() {
+    let world = Harness::new();
+    let waiting = Request { wait: true, ..request(Qos::AtLeastOnce, false) };
+    let (mut client, serving) = begin_kept(&world, waiting);
+    within(client.write_all(b"1\n")).await.unwrap();
+    within(client.shutdown()).await.unwrap();
+    // Until it has been read and written.
+    let mut told = json!(null);
+    for _ in 0..100 {
+        world.commit();
+        told = next_reply(&mut client).await;
+        if told["progress"]["on_disk"] == 1 {
+            break;
+        }
+    }
+    assert_eq!(told["progress"]["on_disk"], 1, "{told}");
+    drop(client);
+    let ended = timeout(Duration::from_secs(30), serving).await.expect("is still served").unwrap();
+    assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    world.mqtt.set_connected(true);
+    assert_eq!(world.mqtt.take_published().len(), 1, "what it had sent still arrives");
+}
