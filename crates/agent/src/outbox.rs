@@ -73,6 +73,8 @@ pub struct Outbox {
     degraded: Option<String>,
     /// Told to be full.
     full: bool,
+    /// Told not to be readable.
+    unreadable: bool,
 }
 
 impl Outbox {
@@ -92,6 +94,7 @@ impl Outbox {
             measured: true,
             degraded: None,
             full: false,
+            unreadable: false,
         };
         outbox.is_open();
         outbox
@@ -162,7 +165,7 @@ impl Outbox {
     /// Whether a message of so many bytes (topic and payload) has room without anything being dropped.
     pub fn has_room(&self, size: usize) -> bool {
         let more = self.pending() + (size + format::HEAD) as u64;
-        if self.degraded.is_some() {
+        if more > PENDING.min(self.cap) || self.degraded.is_some() {
             return more <= PENDING.min(self.cap);
         }
         // Whatever is in the files that hold nothing that waits can go.
@@ -176,10 +179,15 @@ impl Outbox {
     pub fn take(&mut self, class: Class) -> Option<(Key, Record)> {
         let log = &mut self.logs[class as usize];
         match log.take(&*self.disk) {
-            Ok(Some((index, record))) => return Some((Key::Disk { class, index }, record)),
+            Ok(Some((index, record))) => {
+                self.unreadable = false;
+                return Some((Key::Disk { class, index }, record));
+            }
             Ok(None) => {}
             Err(error) => {
-                warn!(%class, %error, "cannot read the outbox");
+                if !std::mem::replace(&mut self.unreadable, true) {
+                    error!(%class, %error, "cannot read the outbox");
+                }
                 return None;
             }
         }

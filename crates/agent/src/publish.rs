@@ -41,8 +41,8 @@ const MAX_PUBLISHERS: usize = 16;
 /// How many streams can be sent live in a run: each has its number remembered.
 const MAX_LIVE_STREAMS: usize = 1024;
 
-/// Most bytes of lines that are on their way to the disk: half of what the outbox takes before it drops some.
-const MAX_UNSTORED: u32 = 512 << 10;
+/// Most bytes of lines that are on their way to the disk: far less than the outbox takes before it drops some.
+const MAX_UNSTORED: u32 = 256 << 10;
 
 /// How many lines are handed over at a time.
 const CHUNK: usize = 1000;

@@ -114,7 +114,7 @@ impl Publish {
         let acknowledged = if wait { format!(", {} acknowledged", told.acknowledged) } else { String::new() };
         let printed = print(&format!("{} lines on disk{acknowledged}\n", told.on_disk));
         let complaints = complaints(&told, &request);
-        complaints.iter().for_each(|complaint| report(&anyhow!("{complaint}")));
+        complaints.iter().chain(&remark(&told, &request)).for_each(|line| report(&anyhow!("{line}")));
         // That nobody reads the count must not hide why there is less of it.
         ended?;
         if complaints.is_empty() { printed.map(|()| ExitCode::SUCCESS) } else { Ok(ExitCode::FAILURE) }
@@ -129,7 +129,7 @@ fn complaints(told: &Report, request: &Request) -> Vec<String> {
         (refused, "refused".to_owned()),
         (in_memory, format!("only in memory, not on disk: {why}")),
         (dropped, "dropped: there was no room".to_owned()),
-        (failed, "dropped later to make room, or refused by the broker".to_owned()),
+        (if request.wait { failed } else { 0 }, LATER.to_owned()),
     ];
     let counted = counted.into_iter().filter(|(count, _)| *count > 0);
     let mut complaints: Vec<_> = counted.map(|(count, what)| format!("{count} lines {what}")).collect();
@@ -137,6 +137,13 @@ fn complaints(told: &Report, request: &Request) -> Vec<String> {
         complaints.push(format!("{} of {} lines sent", told.sent, told.lines));
     }
     complaints
+}
+
+const LATER: &str = "dropped later to make room, or refused by the broker";
+
+/// What became of lines after they were on disk, where that was all that was asked for.
+fn remark(told: &Report, request: &Request) -> Option<String> {
+    (told.failed > 0 && !request.wait).then(|| format!("{} lines {LATER}; they are counted", told.failed))
 }
 
 /// Sends everything and reads what comes back, which is left in `told`. An error: not all of it was done, or nobody
@@ -318,13 +325,15 @@ mod tests {
                 "2 lines only in memory, not on disk: no space left",
             ),
             (Report { dropped: 3, on_disk: 0, ..fine.clone() }, "3 lines dropped: there was no room"),
-            (
-                Report { failed: 1, ..fine.clone() },
-                "1 lines dropped later to make room, or refused by the broker",
-            ),
         ] {
             assert_eq!(complaints(&told, &request), [expected]);
+            assert_eq!(remark(&told, &request), None);
         }
+        let later = Report { failed: 1, ..fine.clone() };
+        assert!(complaints(&later, &request).is_empty() && remark(&later, &request).is_some());
+        request.wait = true;
+        assert!(!complaints(&later, &request).is_empty() && remark(&later, &request).is_none());
+        request.wait = false;
         request.live = true;
         assert_eq!(complaints(&Report { sent: 2, ..fine.clone() }, &request), ["2 of 3 lines sent"]);
         assert!(complaints(&Report { sent: 3, on_disk: 0, ..fine }, &request).is_empty());

@@ -77,7 +77,12 @@ impl Cursor {
     /// after a power cut only makes what was acknowledged since be sent again.
     pub(super) fn write(&mut self, disk: &dyn Disk, class: Class) -> io::Result<()> {
         self.generation += 1;
-        disk.write(FILE, place(class, self.generation), &self.encode())
+        let written = disk.write(FILE, place(class, self.generation), &self.encode());
+        if written.is_err() {
+            // It may be torn: the next goes there too, and the other slot stays whole.
+            self.generation -= 1;
+        }
+        written
     }
 
     /// The cursors of all classes, in their order; those that cannot be read are at the beginning.

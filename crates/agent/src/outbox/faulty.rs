@@ -1,11 +1,14 @@
 //! A disk in memory that fails, and loses what a real one may lose.
 //!
 //! A killed process leaves all it has written. After a power cut a file has what was synced; each page of what was
-//! only written is there, is not, or is torn at any byte; and names that were not synced are as they were or as they
-//! became, each by itself. After a failed sync the kernel holds the pages to be clean: what had not reached the disk
+//! only written is there, is not, or is torn at any byte; of the changes of names since the last sync there are the first
+//! few or all, as a file system's journal keeps them in order. After a failed sync the kernel holds the pages to be clean: what had not reached the disk
 //! then never does, though every later sync succeeds.
 
+mod fault;
 mod inode;
+mod names;
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -16,46 +19,10 @@ use std::{
 use testkit::Rng;
 
 use super::Disk;
+use fault::Call;
+pub(super) use fault::Fault;
 use inode::{Inode, PAGE};
-
-/// What goes wrong with one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// A part is written, and then there is no room.
-    Full,
-    /// Nothing can be written.
-    ReadOnly,
-    /// Nothing can be read.
-    Read,
-    /// All is written, and the sync fails.
-    Sync,
-    /// The machine or the process dies within the call, of which a part may have been done; nothing works from then
-    /// on, until [`Faulty::kill`] or [`Faulty::cut`].
-    Crash,
-}
-
-/// The kinds of calls, by what can befall them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Call {
-    Read,
-    /// Of bytes.
-    Write,
-    /// Of bytes or names, safe on return.
-    Sync,
-    /// Of names.
-    Name,
-}
-
-impl Fault {
-    fn befalls(self, call: Call) -> bool {
-        match self {
-            Self::Full => matches!(call, Call::Write | Call::Sync),
-            Self::ReadOnly | Self::Crash => call != Call::Read,
-            Self::Read => call == Call::Read,
-            Self::Sync => call == Call::Sync,
-        }
-    }
-}
+use names::{Move, Names};
 
 /// The disk. Repeats itself for the same seed and calls.
 #[derive(Debug)]
@@ -65,11 +32,7 @@ pub(super) struct Faulty(Mutex<State>);
 struct State {
     rng: Rng,
     inodes: Vec<Inode>,
-    /// As the process sees them.
-    names: BTreeMap<String, usize>,
-    /// As they are after a power cut, but for `moves`.
-    safe: BTreeMap<String, usize>,
-    moves: Vec<Move>,
+    names: Names,
     /// Goes wrong after so many more calls that it can befall.
     coming: Option<(u64, Fault)>,
     read_only: bool,
@@ -78,35 +41,6 @@ struct State {
     failed_reads: bool,
     mutations: u64,
     peak: u64,
-}
-
-/// A change of names that is not safe yet.
-#[derive(Debug, Clone)]
-enum Move {
-    Link(String, usize),
-    Rename(String, String),
-    Unlink(String),
-}
-
-impl Move {
-    fn apply(&self, names: &mut BTreeMap<String, usize>) {
-        match self {
-            Self::Link(name, inode) => _ = names.insert(name.clone(), *inode),
-            Self::Unlink(name) => _ = names.remove(name),
-            Self::Rename(from, to) => {
-                if let Some(inode) = names.remove(from) {
-                    names.insert(to.clone(), inode);
-                }
-            }
-        }
-    }
-
-    fn is_about(&self, name: &str) -> bool {
-        match self {
-            Self::Link(about, _) | Self::Unlink(about) => about == name,
-            Self::Rename(from, to) => from == name || to == name,
-        }
-    }
 }
 
 fn errno(code: i32) -> io::Error {
@@ -128,9 +62,7 @@ impl Faulty {
         let mut state = State {
             rng: Rng::new(seed),
             inodes: files.values().map(|bytes| Inode::safe(bytes)).collect(),
-            safe: names.clone(),
-            names,
-            moves: Vec::new(),
+            names: Names::new(names),
             coming: None,
             read_only: false,
             budget: u64::MAX,
@@ -219,6 +151,7 @@ impl Faulty {
         let state = self.lock();
         state
             .names
+            .live()
             .iter()
             .map(|(name, &inode)| (name.clone(), state.inodes[inode].bytes().to_vec()))
             .collect()
@@ -232,8 +165,8 @@ impl Faulty {
     /// The power is gone, and with it by chance what was not synced. The disk is well again.
     pub(super) fn cut(&self) {
         let mut state = self.lock();
-        state.lose_names();
-        let State { inodes, rng, .. } = &mut *state;
+        let State { inodes, names, rng, .. } = &mut *state;
+        names.lose(rng);
         inodes.iter_mut().for_each(|inode| inode.cut(rng));
         state.recover();
     }
@@ -245,26 +178,13 @@ impl Faulty {
 
 impl State {
     fn size(&self) -> u64 {
-        self.names.values().map(|&inode| self.inodes[inode].pages() * PAGE).sum()
+        self.names.live().values().map(|&inode| self.inodes[inode].pages() * PAGE).sum()
     }
 
     fn recover(&mut self) {
         (self.coming, self.read_only, self.budget) = (None, false, u64::MAX);
         (self.crashed, self.failed_reads) = (false, false);
         self.peak = self.size();
-    }
-
-    fn lose_names(&mut self) {
-        let mut names = std::mem::take(&mut self.safe);
-        let moves = std::mem::take(&mut self.moves);
-        // In order, as a journal keeps them, or each by itself.
-        let journal = (self.rng.below(2) == 0).then(|| self.rng.below(moves.len() as u64 + 1));
-        for (at, change) in (0..).zip(&moves) {
-            if journal.map_or_else(|| self.rng.below(2) == 0, |kept| at < kept) {
-                change.apply(&mut names);
-            }
-        }
-        (self.names, self.safe) = (names.clone(), names);
     }
 
     /// What befalls this call; the error of those that then do nothing.
@@ -296,12 +216,7 @@ impl State {
     }
 
     fn find(&self, name: &str) -> io::Result<usize> {
-        self.names.get(name).copied().ok_or_else(|| errno(libc::ENOENT))
-    }
-
-    fn change_names(&mut self, change: Move) {
-        change.apply(&mut self.names);
-        self.moves.push(change);
+        self.names.live().get(name).copied().ok_or_else(|| errno(libc::ENOENT))
     }
 
     /// A new file, not in any folder yet.
@@ -325,7 +240,7 @@ impl State {
             Ok(inode) => inode,
             Err(_) => {
                 let inode = self.make();
-                self.change_names(Move::Link(name.to_owned(), inode));
+                self.names.change(Move::Link(name.to_owned(), inode));
                 inode
             }
         };
@@ -355,7 +270,7 @@ impl State {
         }
         let inode = self.make();
         self.inodes[inode] = Inode::safe(bytes);
-        self.change_names(Move::Link(name.to_owned(), inode));
+        self.names.change(Move::Link(name.to_owned(), inode));
         self.peak = self.peak.max(self.size());
         match fault {
             Some(Fault::Crash) => return Err(dead()),
@@ -363,16 +278,7 @@ impl State {
             Some(Fault::Sync) => return Err(errno(libc::EIO)),
             _ => {}
         }
-        // Only this name is safe now: more is not promised.
-        self.safe.insert(name.to_owned(), inode);
-        for change in &mut self.moves {
-            if let Move::Rename(from, to) = change
-                && to == name
-            {
-                *change = Move::Unlink(from.clone());
-            }
-        }
-        self.moves.retain(|change| !change.is_about(name));
+        self.names.keep(name);
         Ok(())
     }
 }
@@ -381,7 +287,7 @@ impl Disk for Faulty {
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
         let mut state = self.lock();
         state.begin(Call::Read)?;
-        let files = state.names.iter();
+        let files = state.names.live().iter();
         Ok(files.map(|(name, &inode)| (name.clone(), state.inodes[inode].bytes().len() as u64)).collect())
     }
 
@@ -443,8 +349,7 @@ impl Disk for Faulty {
             Some(Fault::Crash) => Err(dead()),
             Some(Fault::Full | Fault::Sync) => Err(errno(libc::EIO)),
             _ => {
-                state.safe = state.names.clone();
-                state.moves.clear();
+                state.names.sync();
                 Ok(())
             }
         }
@@ -455,94 +360,8 @@ impl State {
     fn name_fault(&mut self, fault: Option<Fault>, change: Move) -> io::Result<()> {
         let crashed = fault == Some(Fault::Crash);
         if !crashed || self.rng.below(2) == 0 {
-            self.change_names(change);
+            self.names.change(change);
         }
         if crashed { Err(dead()) } else { Ok(()) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(disk: &Faulty, name: &str) -> Option<Vec<u8>> {
-        disk.files().remove(name)
-    }
-
-    #[test]
-    fn what_was_synced_survives_and_the_rest_may() {
-        let (mut kept, mut lost, mut torn, mut gone) = (0, 0, 0, 0);
-        for seed in 0..200 {
-            let disk = Faulty::new(seed);
-            disk.write_synced("a", 0, b"safe").unwrap();
-            disk.sync_names().unwrap();
-            disk.write("a", 4, b"written").unwrap();
-            disk.write_synced("b", 0, b"without a name").unwrap();
-            disk.cut();
-            let a = read(&disk, "a").unwrap();
-            assert!(a.starts_with(b"safe"), "seed {seed}");
-            match &a[4..] {
-                b"written" => kept += 1,
-                b"" => lost += 1,
-                _ => torn += 1,
-            }
-            gone += i32::from(read(&disk, "b").is_none());
-        }
-        assert!(kept > 20 && lost > 20 && torn > 20 && gone > 20, "{kept} {lost} {torn} {gone}");
-    }
-
-    #[test]
-    fn names_return_unless_synced() {
-        let (mut back, mut moved) = (0, 0);
-        for seed in 0..100 {
-            let disk = Faulty::new(seed);
-            disk.replace("a", b"1").unwrap();
-            disk.replace("b", b"2").unwrap();
-            disk.remove("a").unwrap();
-            disk.rename("b", "c").unwrap();
-            disk.cut();
-            back += i32::from(read(&disk, "a").is_some());
-            moved += i32::from(read(&disk, "c").is_some());
-            assert!(read(&disk, "b").is_some() != read(&disk, "c").is_some(), "seed {seed}");
-            disk.remove("a").unwrap();
-            disk.sync_names().unwrap();
-            disk.cut();
-            assert_eq!(read(&disk, "a"), None, "seed {seed}");
-        }
-        assert!((20..80).contains(&back) && (20..80).contains(&moved), "{back} {moved}");
-    }
-
-    #[test]
-    fn a_failed_sync_is_not_made_good_by_the_next() {
-        let mut lost = 0;
-        for seed in 0..100 {
-            let disk = Faulty::new(seed);
-            disk.replace("a", b"").unwrap();
-            disk.fail(0, Fault::Sync);
-            assert_eq!(disk.write_synced("a", 0, b"bytes").unwrap_err().raw_os_error(), Some(libc::EIO));
-            disk.write_synced("a", 5, b"").unwrap();
-            disk.cut();
-            lost += i32::from(read(&disk, "a").unwrap() != b"bytes");
-        }
-        assert!((20..80).contains(&lost), "{lost}");
-    }
-
-    #[test]
-    fn each_fault_is_met_once() {
-        let disk = Faulty::new(1);
-        disk.fail(1, Fault::Full);
-        disk.write("a", 0, b"1").unwrap();
-        assert_eq!(disk.write("a", 1, b"2").unwrap_err().raw_os_error(), Some(libc::ENOSPC));
-        disk.write("a", 1, b"2").unwrap();
-        disk.fail(0, Fault::Crash);
-        disk.write("a", 2, b"3").unwrap_err();
-        disk.read("a", 0, &mut [0]).unwrap_err();
-        disk.kill();
-        assert!(read(&disk, "a").unwrap().starts_with(b"12"));
-        disk.set_budget(2 * PAGE);
-        assert_eq!(disk.write("a", 0, &[0; 9000]).unwrap_err().raw_os_error(), Some(libc::ENOSPC));
-        assert_eq!((disk.size(), disk.peak()), (2 * PAGE, 2 * PAGE));
-        disk.set_read_only(true);
-        assert_eq!(disk.remove("a").unwrap_err().raw_os_error(), Some(libc::EROFS));
     }
 }

@@ -355,6 +355,8 @@ impl Log {
     pub(super) fn failed(&mut self) {
         self.planned = 0;
         self.growing = false;
+        // Its sync may be what failed, and with it what was written.
+        self.dirty = true;
         self.segments.retain(|segment| segment.len > 0);
         for segment in &mut self.segments {
             segment.planned = segment.next;

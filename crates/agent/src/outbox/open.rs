@@ -4,7 +4,14 @@ use std::io;
 
 use tracing::error;
 
-use super::{Class, Outbox, cursor::Cursor, log::Log, refused, segment::Segment, streams};
+use super::{
+    Class, Outbox,
+    cursor::{self, Cursor},
+    log::Log,
+    refused,
+    segment::Segment,
+    streams,
+};
 
 /// In the name of a segment that is kept to be looked at.
 const ASIDE: &str = ".log.";
@@ -95,24 +102,33 @@ impl Outbox {
     }
 
     fn measure(&mut self) -> io::Result<()> {
-        let files = self.disk.list()?;
+        let mut files = self.disk.list()?;
+        // The latest of a log is removed first: after a power cut there is no gap before one that is still there.
+        files.sort_unstable_by(|one, other| other.cmp(one));
         (self.refused.size, self.refused.old_size) = (0, 0);
         self.aside.clear();
+        let mut unknown = Vec::new();
         for (name, size) in files {
             match name.as_str() {
                 refused::FILE => self.refused.size = size,
                 refused::OLD_FILE => self.refused.old_size = size,
-                _ if name.contains(ASIDE) => self.aside.push_back((name, size)),
+                _ if name.contains(ASIDE) => self.aside.push_front((name, size)),
                 _ => {
                     let Some((class, found)) = Segment::parse(&name, size) else { continue };
                     let segments = &mut self.logs[class as usize].segments;
                     match segments.iter_mut().find(|segment| segment.generation == found.generation) {
                         Some(known) => known.size = size,
-                        None => self.disk.remove(&name)?,
+                        None => unknown.push(name),
                     }
                 }
             }
         }
-        Ok(())
+        if !unknown.is_empty() {
+            // Counts and numbers may be known to these alone.
+            self.note();
+            self.disk.write_synced(cursor::FILE, 0, &[])?;
+            self.disk.replace(streams::FILE, &self.streams.encode())?;
+        }
+        unknown.iter().try_for_each(|name| self.disk.remove(name))
     }
 }

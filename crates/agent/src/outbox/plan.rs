@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Most bytes of records in one plan, so that those who wait for it do not wait for long.
-const BATCH: u64 = 256 << 10;
+const BATCH: u64 = 128 << 10;
 /// Segments kept to be looked at because they could not be read whole.
 const KEPT_ASIDE: usize = 2;
 /// What a file takes is a multiple of this.

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 pub const MAX_LINE: usize = 1 << 20;
 
 /// How much is read at a time.
-const READ: usize = 128 << 10;
+const READ: usize = 64 << 10;
 
 /// A line that is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
