@@ -248,3 +248,17 @@ fn a_damaged_segment_costs_its_damaged_records_and_is_kept_aside() {
     world.commit(&mut outbox);
     assert!(world.names().contains(&format!("{}.damaged", segments[0])), "{:?}", world.names());
 }
+
+/// Two that publish by turns, and a broker that is away: no time or memory for each of their messages.
+#[test]
+fn senders_that_take_turns_cost_no_more_than_one() {
+    let mut followers = followers::Followers::default();
+    let tallies = [Arc::new(Tally::default()), Arc::new(Tally::default())];
+    let began = std::time::Instant::now();
+    for index in 0..200_000 {
+        followers.follow(index, Arc::clone(&tallies[index as usize % 2]));
+    }
+    (0..200_000).for_each(|index| followers.tell(index, End::Sent));
+    assert!(tallies.iter().all(|tally| tally.counts().acknowledged == 100_000));
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+}
