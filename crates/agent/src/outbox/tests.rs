@@ -262,3 +262,30 @@ fn senders_that_take_turns_cost_no_more_than_one() {
     assert!(tallies.iter().all(|tally| tally.counts().acknowledged == 100_000));
     assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
 }
+
+/// A disk that the outbox alone has filled: what the broker has goes, and makes room.
+#[test]
+fn a_disk_that_is_too_small_is_not_full_for_ever() {
+    for budget in 100..164 {
+        let disk = faulty::Faulty::new(1);
+        let mut outbox = Outbox::open(disk.clone(), 8 << 20, Clock::new(clock::built(), None));
+        disk.set_budget(budget * 4096);
+        let commit = |outbox: &mut Outbox| {
+            if let Some(plan) = outbox.plan() {
+                let result = plan.execute(&*disk);
+                outbox.committed(plan, result);
+            }
+        };
+        while outbox.degraded().is_none() {
+            for _ in 0..40 {
+                push(&mut outbox, Class::Metrics, "t", 1000);
+            }
+            commit(&mut outbox);
+        }
+        for _ in 0..9 {
+            drain(&mut outbox, Class::Metrics);
+            commit(&mut outbox);
+        }
+        assert_eq!(outbox.degraded(), None, "{budget} pages");
+    }
+}
