@@ -273,11 +273,7 @@ impl Outbox {
             }
             Err(error) => {
                 self.logs.iter_mut().for_each(Log::failed);
-                // They must not block what stands behind them.
-                for line in std::mem::take(&mut self.refused.lines) {
-                    self.settle_refused(&line);
-                    self.refused.lines.push_back(refused::Line { index: None, ..line });
-                }
+                self.refused.purge |= self.refused.purging;
                 self.degrade(&error);
                 self.measured = false;
             }
@@ -292,6 +288,11 @@ impl Outbox {
             self.logs.iter_mut().for_each(Log::tell_in_memory);
         }
         self.degraded = Some(why);
+        // They must not block what stands behind them.
+        for line in std::mem::take(&mut self.refused.lines) {
+            self.settle_refused(&line);
+            self.refused.lines.push_back(refused::Line { index: None, ..line });
+        }
     }
 
     fn tell_full(&mut self) {

@@ -289,3 +289,47 @@ fn a_disk_that_is_too_small_is_not_full_for_ever() {
         assert_eq!(outbox.degraded(), None, "{budget} pages");
     }
 }
+
+#[test]
+fn a_purge_of_what_was_set_aside_outlives_a_failure() {
+    let world = World::new(1 << 20);
+    let mut outbox = world.open();
+    push(&mut outbox, Class::Event, "t", 10);
+    world.commit(&mut outbox);
+    let (key, record) = outbox.take(Class::Event).unwrap();
+    outbox.settle(key, Fate::Refused { record, reason: "no".into() });
+    world.commit(&mut outbox);
+    outbox.purge_refused();
+    let plan = outbox.plan().unwrap();
+    outbox.committed(plan, Err(io::Error::from_raw_os_error(libc::EROFS)));
+    world.commit(&mut outbox);
+    assert!(!world.names().contains(&"refused.jsonl".to_owned()));
+}
+
+#[test]
+fn refused_messages_block_nothing_while_the_disk_is_not_even_looked_at() {
+    let disk = faulty::Faulty::new(1);
+    let mut outbox = Outbox::open(disk.clone(), 8 << 20, Clock::new(clock::built(), None));
+    for _ in 0..600 {
+        push(&mut outbox, Class::Event, "t", 10);
+    }
+    while let Some(plan) = outbox.plan() {
+        let result = plan.execute(&*disk);
+        outbox.committed(plan, result);
+    }
+    push(&mut outbox, Class::Event, "t", 2000);
+    let plan = outbox.plan().unwrap();
+    outbox.committed(plan, Err(io::Error::from_raw_os_error(libc::EIO)));
+    // Its files cannot be listed.
+    disk.fail(0, faulty::Fault::Read);
+    let mut refused = 0;
+    for _ in 0..4 {
+        while let Some((key, record)) = outbox.take(Class::Event) {
+            outbox.settle(key, Fate::Refused { record, reason: "no".into() });
+            refused += 1;
+        }
+        disk.fail(0, faulty::Fault::Read);
+        assert!(outbox.plan().is_none());
+    }
+    assert_eq!(refused, 601);
+}
