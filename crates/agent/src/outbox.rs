@@ -191,7 +191,8 @@ impl Outbox {
                 return None;
             }
         }
-        if self.degraded.is_none() || log.has_more() {
+        // What is being written may be on disk in a moment, and goes before what has come since.
+        if self.degraded.is_none() || log.has_more() || log.planned > 0 {
             return None;
         }
         let Pending { record, tally, .. } = log.pop_pending()?;

@@ -307,6 +307,20 @@ fn a_purge_of_what_was_set_aside_outlives_a_failure() {
 }
 
 #[test]
+fn what_is_being_written_is_not_overtaken_in_memory() {
+    let world = World::new(1 << 20);
+    let mut outbox = world.open();
+    push(&mut outbox, Class::Event, "t", 10);
+    let plan = outbox.plan().unwrap();
+    outbox.committed(plan, Err(io::Error::from_raw_os_error(libc::ENOSPC)));
+    let plan = outbox.plan().unwrap();
+    push(&mut outbox, Class::Event, "t", 10);
+    assert!(outbox.take(Class::Event).is_none(), "the first may be on disk in a moment");
+    outbox.committed(plan, Err(io::Error::from_raw_os_error(libc::ENOSPC)));
+    assert_eq!(drain(&mut outbox, Class::Event), [1, 2]);
+}
+
+#[test]
 fn refused_messages_block_nothing_while_the_disk_is_not_even_looked_at() {
     let disk = faulty::Faulty::new(1);
     let mut outbox = Outbox::open(disk.clone(), 8 << 20, Clock::new(clock::built(), None));
