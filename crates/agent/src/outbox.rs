@@ -200,12 +200,6 @@ impl Outbox {
         Some((Key::Memory { class, tally }, record))
     }
 
-    /// Nothing can be taken now.
-    pub fn is_drained(&self) -> bool {
-        let in_memory = |log: &Log| self.degraded.is_some() && log.pending.len() > log.planned;
-        !self.logs.iter().any(|log| log.has_more() || in_memory(log))
-    }
-
     /// Tells what became of a message that was taken.
     pub fn settle(&mut self, key: Key, fate: Fate) {
         let (class, index) = match &key {
