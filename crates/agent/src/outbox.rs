@@ -50,6 +50,8 @@ use streams::Streams;
 
 /// Most bytes that wait to be written, or for a disk that can be written: twice the longest line that is published.
 const PENDING: u64 = 2 << 20;
+/// Most bytes that are listed at once, beside the last message.
+const LISTED: usize = 512 << 10;
 /// The outbox is said to be full once, and again after it was this much of its size.
 const ROOMY: f64 = 0.5;
 
@@ -316,24 +318,27 @@ impl Outbox {
         self.cap
     }
 
-    /// Messages on disk of a class that wait, from `index` on, oldest first, at most `limit`.
+    /// Messages on disk of a class that wait, from index `from` on, oldest first, at most `limit`; fewer where they are
+    /// large.
     ///
     /// # Errors
     /// When the disk cannot be read.
     pub fn list(&self, class: Class, from: u64, limit: usize) -> io::Result<Vec<(u64, Record)>> {
         let log = &self.logs[class as usize];
-        let mut listed = Vec::new();
+        let (mut listed, mut bytes) = (Vec::new(), 0);
         for segment in log.segments.iter().filter(|segment| segment.next > from) {
             let source = Source::new(&*self.disk, class, segment);
             let mut reader = Reader::default();
             reader.open(segment.generation, &source)?;
             while let Some(found) = reader.next(&source)? {
                 let index = found.head.index;
-                if listed.len() == limit {
+                if listed.len() == limit || bytes > LISTED {
                     return Ok(listed);
                 }
-                if index >= from && !log.has_met_end(index) {
-                    listed.extend(found.record.map(|record| (index, record)));
+                let wanted = index >= from && !log.has_met_end(index);
+                if let Some(record) = found.record.filter(|_| wanted) {
+                    bytes += format::size(&record);
+                    listed.push((index, record));
                 }
             }
         }

@@ -321,6 +321,18 @@ fn what_is_being_written_is_not_overtaken_in_memory() {
 }
 
 #[test]
+fn a_list_of_large_messages_is_short() {
+    let world = World::new(64 << 20);
+    let mut outbox = world.open();
+    for _ in 0..40 {
+        push(&mut outbox, Class::Event, "t", 60_000);
+    }
+    world.commit(&mut outbox);
+    let listed = outbox.list(Class::Event, 0, 256).unwrap();
+    assert!((1..12).contains(&listed.len()), "{}", listed.len());
+}
+
+#[test]
 fn refused_messages_block_nothing_while_the_disk_is_not_even_looked_at() {
     let disk = faulty::Faulty::new(1);
     let mut outbox = Outbox::open(disk.clone(), 8 << 20, Clock::new(clock::built(), None));
