@@ -50,6 +50,7 @@ impl Outbox {
         let mut logs = Vec::new();
         for (class, (mut found, cursor)) in Class::ALL.into_iter().zip(segments.into_iter().zip(cursors)) {
             found.sort_by_key(|segment| (segment.generation, segment.first));
+            in_a_row(class, &mut found);
             let log = Log::open(class, found.into(), cursor, &*self.disk, &mut self.streams)?;
             if !whole {
                 log.find_numbers(&*self.disk, &mut self.streams)?;
@@ -103,7 +104,10 @@ impl Outbox {
             match self.make_known() {
                 // What they hold is in memory: they must not be what fills the disk for ever.
                 Err(error) if is_full(&error) => {
-                    unknown.iter().filter(|(_, new)| *new).try_for_each(|(name, _)| self.disk.remove(name))?;
+                    unknown
+                        .iter()
+                        .filter(|(_, new)| *new)
+                        .try_for_each(|(name, _)| self.disk.remove(name))?;
                     self.make_known()?;
                 }
                 other => other?,
@@ -116,6 +120,20 @@ impl Outbox {
     fn make_known(&self) -> io::Result<()> {
         self.disk.write_synced(cursor::FILE, 0, &[])?;
         self.disk.replace(streams::FILE, &self.streams.encode())
+    }
+}
+
+/// Leaves alone what cannot be of this log: a file that is older than another, and begins later.
+fn in_a_row(class: Class, segments: &mut Vec<Segment>) {
+    let mut least = (u64::MAX, u64::MAX);
+    for at in (0..segments.len()).rev() {
+        let Segment { generation, first, .. } = segments[at];
+        if generation < least.0 && first <= least.1 {
+            least = (generation, first);
+        } else {
+            tracing::error!(file = segments[at].name(class), "a file is no part of the outbox");
+            segments.remove(at);
+        }
     }
 }
 

@@ -359,3 +359,25 @@ fn refused_messages_block_nothing_while_the_disk_is_not_even_looked_at() {
     }
     assert_eq!(refused, 601);
 }
+
+/// Whoever put them there: they are no reason to end.
+#[test]
+fn files_with_impossible_numbers_are_survived() {
+    for names in [
+        &["event-00000000-ffffffffffffffff-00000000.log"][..],
+        &["event-00000000-0000000000001000-00000000.log", "event-00000001-0000000000000005-00000000.log"],
+        &["event-ffffffff-0000000000000000-00000000.log"],
+    ] {
+        let world = World::new(1 << 20);
+        world.disk.list().unwrap();
+        names.iter().for_each(|name| world.disk.write(name, 0, &format::FILE_HEAD).unwrap());
+        let mut outbox = world.open();
+        for _ in 0..3 {
+            push(&mut outbox, Class::Event, "t", 10);
+            world.commit(&mut outbox);
+        }
+        drop(outbox);
+        let mut outbox = world.open();
+        assert_eq!(drain(&mut outbox, Class::Event), [1, 2, 3], "{names:?}");
+    }
+}
