@@ -47,7 +47,6 @@ pub fn outbox(data: &[u8]) {
     }
     let ours = |(topic, payload): &(String, Vec<u8>)| topic == TOPIC && payload.starts_with(b"number ");
     assert!(taken.iter().any(ours), "the new message is lost");
-    assert!(outbox.is_drained());
     assert_eq!(outbox.total().messages, 0, "all is acknowledged: {:?}", outbox.total());
     commit(&mut outbox, &disk);
     outbox.note();

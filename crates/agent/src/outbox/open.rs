@@ -115,10 +115,10 @@ impl Outbox {
                 _ if name.contains(ASIDE) => self.aside.push_front((name, size)),
                 _ => {
                     let Some((class, found)) = Segment::parse(&name, size) else { continue };
-                    let segments = &mut self.logs[class as usize].segments;
-                    match segments.iter_mut().find(|segment| segment.generation == found.generation) {
+                    let log = &mut self.logs[class as usize];
+                    match log.segments.iter_mut().find(|segment| segment.generation == found.generation) {
                         Some(known) => known.size = size,
-                        None => unknown.push(name),
+                        None => unknown.push((name, found.first >= log.next())),
                     }
                 }
             }
@@ -126,9 +126,28 @@ impl Outbox {
         if !unknown.is_empty() {
             // Counts and numbers may be known to these alone.
             self.note();
-            self.disk.write_synced(cursor::FILE, 0, &[])?;
-            self.disk.replace(streams::FILE, &self.streams.encode())?;
+            match self.make_known() {
+                // What they hold is in memory: they must not be what fills the disk for ever.
+                Err(error) if is_full(&error) => {
+                    unknown
+                        .iter()
+                        .filter(|(_, new)| *new)
+                        .try_for_each(|(name, _)| self.disk.remove(name))?;
+                    self.make_known()?;
+                }
+                other => other?,
+            }
         }
-        unknown.iter().try_for_each(|name| self.disk.remove(name))
+        unknown.iter().try_for_each(|(name, _)| self.disk.remove(name))
     }
+
+    /// Makes counts and numbers safe.
+    fn make_known(&self) -> io::Result<()> {
+        self.disk.write_synced(cursor::FILE, 0, &[])?;
+        self.disk.replace(streams::FILE, &self.streams.encode())
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

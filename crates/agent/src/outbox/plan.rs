@@ -259,7 +259,8 @@ impl Outbox {
     }
 
     fn plan_refused(&mut self, plan: &mut Plan) {
-        if std::mem::take(&mut self.refused.purge) {
+        self.refused.purging = std::mem::take(&mut self.refused.purge);
+        if self.refused.purging {
             (self.refused.size, self.refused.old_size) = (0, 0);
             let files = [refused::FILE, refused::OLD_FILE];
             plan.ops.extend(files.map(|name| Op::Remove { name: name.into() }));

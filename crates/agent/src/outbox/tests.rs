@@ -248,3 +248,136 @@ fn a_damaged_segment_costs_its_damaged_records_and_is_kept_aside() {
     world.commit(&mut outbox);
     assert!(world.names().contains(&format!("{}.damaged", segments[0])), "{:?}", world.names());
 }
+
+/// Two that publish by turns, and a broker that is away: no time or memory for each of their messages.
+#[test]
+fn senders_that_take_turns_cost_no_more_than_one() {
+    let mut followers = followers::Followers::default();
+    let tallies = [Arc::new(Tally::default()), Arc::new(Tally::default())];
+    let began = std::time::Instant::now();
+    for index in 0..200_000 {
+        followers.follow(index, Arc::clone(&tallies[index as usize % 2]));
+    }
+    (0..200_000).for_each(|index| followers.tell(index, End::Sent));
+    assert!(tallies.iter().all(|tally| tally.counts().acknowledged == 100_000));
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+}
+
+/// A disk that the outbox alone has filled: what the broker has goes, and makes room.
+#[test]
+fn a_disk_that_is_too_small_is_not_full_for_ever() {
+    for budget in 100..164 {
+        let disk = faulty::Faulty::new(1);
+        let mut outbox = Outbox::open(disk.clone(), 8 << 20, Clock::new(clock::built(), None));
+        disk.set_budget(budget * 4096);
+        let commit = |outbox: &mut Outbox| {
+            if let Some(plan) = outbox.plan() {
+                let result = plan.execute(&*disk);
+                outbox.committed(plan, result);
+            }
+        };
+        while outbox.degraded().is_none() {
+            for _ in 0..40 {
+                push(&mut outbox, Class::Metrics, "t", 1000);
+            }
+            commit(&mut outbox);
+        }
+        for _ in 0..9 {
+            drain(&mut outbox, Class::Metrics);
+            commit(&mut outbox);
+        }
+        assert_eq!(outbox.degraded(), None, "{budget} pages");
+    }
+}
+
+#[test]
+fn a_purge_of_what_was_set_aside_outlives_a_failure() {
+    let world = World::new(1 << 20);
+    let mut outbox = world.open();
+    push(&mut outbox, Class::Event, "t", 10);
+    world.commit(&mut outbox);
+    let (key, record) = outbox.take(Class::Event).unwrap();
+    outbox.settle(key, Fate::Refused { record, reason: "no".into() });
+    world.commit(&mut outbox);
+    outbox.purge_refused();
+    let plan = outbox.plan().unwrap();
+    outbox.committed(plan, Err(io::Error::from_raw_os_error(libc::EROFS)));
+    world.commit(&mut outbox);
+    assert!(!world.names().contains(&"refused.jsonl".to_owned()));
+}
+
+#[test]
+fn what_is_being_written_is_not_overtaken_in_memory() {
+    let world = World::new(1 << 20);
+    let mut outbox = world.open();
+    push(&mut outbox, Class::Event, "t", 10);
+    let plan = outbox.plan().unwrap();
+    outbox.committed(plan, Err(io::Error::from_raw_os_error(libc::ENOSPC)));
+    let plan = outbox.plan().unwrap();
+    push(&mut outbox, Class::Event, "t", 10);
+    assert!(outbox.take(Class::Event).is_none(), "the first may be on disk in a moment");
+    outbox.committed(plan, Err(io::Error::from_raw_os_error(libc::ENOSPC)));
+    assert_eq!(drain(&mut outbox, Class::Event), [1, 2]);
+}
+
+#[test]
+fn a_list_of_large_messages_is_short() {
+    let world = World::new(64 << 20);
+    let mut outbox = world.open();
+    for _ in 0..40 {
+        push(&mut outbox, Class::Event, "t", 60_000);
+    }
+    world.commit(&mut outbox);
+    let listed = outbox.list(Class::Event, 0, 256).unwrap();
+    assert!((1..12).contains(&listed.len()), "{}", listed.len());
+}
+
+#[test]
+fn refused_messages_block_nothing_while_the_disk_is_not_even_looked_at() {
+    let disk = faulty::Faulty::new(1);
+    let mut outbox = Outbox::open(disk.clone(), 8 << 20, Clock::new(clock::built(), None));
+    for _ in 0..600 {
+        push(&mut outbox, Class::Event, "t", 10);
+    }
+    while let Some(plan) = outbox.plan() {
+        let result = plan.execute(&*disk);
+        outbox.committed(plan, result);
+    }
+    push(&mut outbox, Class::Event, "t", 2000);
+    let plan = outbox.plan().unwrap();
+    outbox.committed(plan, Err(io::Error::from_raw_os_error(libc::EIO)));
+    // Its files cannot be listed.
+    disk.fail(0, faulty::Fault::Read);
+    let mut refused = 0;
+    for _ in 0..4 {
+        while let Some((key, record)) = outbox.take(Class::Event) {
+            outbox.settle(key, Fate::Refused { record, reason: "no".into() });
+            refused += 1;
+        }
+        disk.fail(0, faulty::Fault::Read);
+        assert!(outbox.plan().is_none());
+    }
+    assert_eq!(refused, 601);
+}
+
+/// Whoever put them there: they are no reason to end.
+#[test]
+fn files_with_impossible_numbers_are_survived() {
+    for names in [
+        &["event-00000000-ffffffffffffffff-00000000.log"][..],
+        &["event-00000000-0000000000001000-00000000.log", "event-00000001-0000000000000005-00000000.log"],
+        &["event-ffffffff-0000000000000000-00000000.log"],
+    ] {
+        let world = World::new(1 << 20);
+        world.disk.list().unwrap();
+        names.iter().for_each(|name| world.disk.write(name, 0, &format::FILE_HEAD).unwrap());
+        let mut outbox = world.open();
+        for _ in 0..3 {
+            push(&mut outbox, Class::Event, "t", 10);
+            world.commit(&mut outbox);
+        }
+        drop(outbox);
+        let mut outbox = world.open();
+        assert_eq!(drain(&mut outbox, Class::Event), [1, 2, 3], "{names:?}");
+    }
+}
