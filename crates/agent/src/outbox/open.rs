@@ -54,7 +54,7 @@ impl Outbox {
         let mut logs = Vec::new();
         for (class, (mut found, cursor)) in Class::ALL.into_iter().zip(segments.into_iter().zip(cursors)) {
             found.sort_by_key(|segment| (segment.generation, segment.first));
-            self.set_strangers_aside(class, &mut found)?;
+            self.set_strangers_aside(class, &mut found);
             let log = Log::open(class, found.into(), cursor, &*self.disk, &mut self.streams)?;
             if !whole {
                 log.find_numbers(&*self.disk, &mut self.streams)?;
@@ -69,7 +69,7 @@ impl Outbox {
     }
 
     /// Files that cannot follow on the one before, by their names: nobody knows what the indexes in them mean.
-    fn set_strangers_aside(&mut self, class: Class, found: &mut Vec<Segment>) -> io::Result<()> {
+    fn set_strangers_aside(&mut self, class: Class, found: &mut Vec<Segment>) {
         let (mut kept, mut strangers) = (Vec::<Segment>::new(), Vec::new());
         for segment in found.drain(..) {
             let follows = |last: &Segment| {
@@ -83,10 +83,12 @@ impl Outbox {
             let name = stranger.name(class);
             error!(file = name, "set aside a file that does not belong into the outbox");
             let aside = format!("{name}.damaged");
-            self.disk.rename(&name, &aside)?;
-            self.aside.push_back((aside, stranger.size));
+            // A disk that cannot be written is still to be sent from.
+            match self.disk.rename(&name, &aside) {
+                Ok(()) => self.aside.push_back((aside, stranger.size)),
+                Err(error) => tracing::debug!(%error, "it stays where it is"),
+            }
         }
-        Ok(())
     }
 
     /// Whether the lengths of all files are known; looks, after a failure. Files that nobody knows then are of the
