@@ -381,3 +381,32 @@ fn files_with_impossible_numbers_are_survived() {
         assert_eq!(drain(&mut outbox, Class::Event), [1, 2, 3], "{names:?}");
     }
 }
+
+#[test]
+fn what_is_set_aside_keeps_to_the_size_too() {
+    for cap in [64 << 10, 256 << 10, 8 << 20] {
+        let disk = faulty::Faulty::new(1);
+        let mut outbox = Outbox::open(disk.clone(), cap, Clock::new(clock::built(), None));
+        let commit = |outbox: &mut Outbox| {
+            while let Some(plan) = outbox.plan() {
+                let result = plan.execute(&*disk);
+                outbox.committed(plan, result);
+            }
+        };
+        while outbox.total().dropped == 0 {
+            push(&mut outbox, Class::Metrics, "t", 1000);
+            commit(&mut outbox);
+        }
+        for round in 0..400 {
+            push(&mut outbox, Class::Metrics, "t", 1000);
+            if let Some((key, record)) = outbox.take(Class::Metrics) {
+                outbox.settle(key, Fate::Refused { record, reason: "no".into() });
+            }
+            if round % 20 == 0 {
+                commit(&mut outbox);
+            }
+        }
+        commit(&mut outbox);
+        assert!(disk.peak() <= cap, "{} of {cap}", disk.peak());
+    }
+}
