@@ -20,8 +20,19 @@ const STREAM: &str = "stream";
 #[tokio::test]
 async fn prove_d2_nothing_is_lost_when_the_agent_is_killed() {
     let (rounds, lines) = if tier() > 1 { (200, 20_000) } else { (10, 1_000) };
+    killed("1", rounds, lines).await;
+}
+
+/// The same with QoS 2: the broker may still hold identifiers of the agent that was killed.
+#[tokio::test]
+async fn prove_d2_nor_with_qos_2() {
+    let (rounds, lines) = if tier() > 1 { (100, 10_000) } else { (10, 1_000) };
+    killed("2", rounds, lines).await;
+}
+
+async fn killed(qos: &'static str, rounds: u64, lines: u64) {
     let seed = seed();
-    let mut story = Story::begin(seed).await;
+    let mut story = Story::begin(seed, qos).await;
     let (mut confirmed, mut partly) = (0, 0);
     for round in 1..=rounds {
         // So many that there is something to hand over at each kill.
@@ -31,7 +42,7 @@ async fn prove_d2_nothing_is_lost_when_the_agent_is_killed() {
         confirmed += told.on_disk;
     }
     let lines = lines.max(confirmed);
-    let mut publisher = Publisher::start(&story.home, STREAM);
+    let mut publisher = Publisher::with_qos(&story.home, STREAM, qos);
     assert!(publisher.feed(confirmed + 1..lines + 1).await);
     publisher.end_well(lines - confirmed).await;
 
@@ -41,13 +52,14 @@ async fn prove_d2_nothing_is_lost_when_the_agent_is_killed() {
     arrivals.count(&recorder);
     let figures = arrivals.figures(&[STREAM], lines);
     let twice = figures.account.repeated_data(&format!("iot/d1/data/{STREAM}"));
-    proof("D2", &format!("{figures} handed_over_twice={twice} kills={kills} seed={seed}"));
+    proof("D2", &format!("qos={qos} {figures} handed_over_twice={twice} kills={kills} seed={seed}"));
     figures.assert_sound();
     assert!(partly * 5 >= rounds, "in only {partly} of {rounds} rounds lines were on disk at the kill");
     assert!(figures.account.duplicates as u64 <= kills * 64, "{figures}");
 }
 
 struct Story {
+    qos: &'static str,
     home: Home,
     agent: Process,
     recorder: Recorder,
@@ -59,7 +71,7 @@ struct Story {
 }
 
 impl Story {
-    async fn begin(seed: u64) -> Self {
+    async fn begin(seed: u64, qos: &'static str) -> Self {
         let mut recorder = Recorder::start().await.unwrap();
         // So that some are always on their way.
         recorder.mood(Mood { delay: Duration::from_millis(3), ..Mood::default() }).await.unwrap();
@@ -67,6 +79,7 @@ impl Story {
         let agent = home.start();
         wait_status(&home, |_| true).await;
         Self {
+            qos,
             home,
             agent,
             recorder,
@@ -80,7 +93,7 @@ impl Story {
     /// Hands lines over, a few at a time, and kills the agent meanwhile: at any moment, or, late, at any moment after one
     /// has arrived that had not been handed over before. Then there is another agent.
     async fn hand_over(&mut self, lines: Range<u64>, late: bool) -> Told {
-        let mut publisher = Publisher::start(&self.home, STREAM);
+        let mut publisher = Publisher::with_qos(&self.home, STREAM, self.qos);
         let feed = async {
             for from in lines.clone().step_by(10) {
                 if !publisher.feed(from..(from + 10).min(lines.end)).await {

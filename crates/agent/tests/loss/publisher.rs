@@ -28,7 +28,11 @@ pub(super) struct Told {
 
 impl Publisher {
     pub(super) fn start(home: &Home, stream: &str) -> Self {
-        let mut command = Command::from(home.command(&["publish", stream]));
+        Self::with_qos(home, stream, "1")
+    }
+
+    pub(super) fn with_qos(home: &Home, stream: &str, qos: &str) -> Self {
+        let mut command = Command::from(home.command(&["publish", stream, "--qos", qos]));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let stdin = child.stdin.take().unwrap();
