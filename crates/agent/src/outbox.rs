@@ -102,6 +102,17 @@ impl Outbox {
         outbox
     }
 
+    /// Whether one more topic can have numbers, where this one has none yet: 4096 can, and none is ever forgotten.
+    /// [`Outbox::push`] does not ask, so whoever lets others name topics has to.
+    pub fn has_room_for_topic(&self, topic: &str) -> bool {
+        self.streams.has_room_for(topic)
+    }
+
+    /// Whether the last attempt to read what waits has failed.
+    pub fn is_unreadable(&self) -> bool {
+        self.unreadable
+    }
+
     /// Takes a message, dropping what is less important and older where there is no room; itself where all else is
     /// more important. It is on disk after the next commit; `tally` counts what becomes of it.
     pub fn push(&mut self, draft: Draft<'_>, tally: Option<&Arc<Tally>>) {
