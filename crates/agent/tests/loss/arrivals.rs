@@ -119,6 +119,11 @@ impl Arrivals {
         Figures { wanted: lines * streams.len() as u64, lost, gaps, account }
     }
 
+    /// The numbers that have come as data, in any order.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.data.iter().copied()
+    }
+
     /// The lines of a stream got the numbers they were fed as: none was taken twice.
     pub(super) fn assert_each_line_once(&self) {
         for message in &self.published {
@@ -140,7 +145,10 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Account { duplicates, inversions, .. } = self.account;
         let (wanted, lost) = (self.wanted, self.lost.len());
-        write!(f, "wanted={wanted} lost={lost} duplicates={duplicates} inversions={inversions}")
+        write!(
+            f,
+            "wanted=0-lost,0-inversions messages={wanted} lost={lost} duplicates={duplicates} inversions={inversions}"
+        )
     }
 }
 

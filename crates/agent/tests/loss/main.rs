@@ -10,6 +10,7 @@ mod drain;
 mod fleet;
 mod line_broken;
 mod moods;
+mod offline;
 mod publisher;
 #[path = "../support/mod.rs"]
 mod support;
