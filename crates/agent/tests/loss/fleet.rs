@@ -52,10 +52,10 @@ async fn prove_e8_a_fleet_comes_back_without_trampling() {
     proof(
         "E8",
         &format!(
-            "agents={agents} back={} wanted=0.95 p95_ms={} wanted_ms={} herd={share:.2} wanted={most}",
+            "wanted=back>=0.95,p95_ms<={},herd<={most} agents={agents} back={} p95_ms={} herd={share:.2}",
+            2 * CAP.as_millis(),
             soon as f64 / agents as f64,
             p95.as_millis(),
-            2 * CAP.as_millis()
         ),
     );
     assert!(soon * 100 >= agents * 95, "{soon} of {agents} are back within {:?}", 2 * CAP);
