@@ -287,6 +287,8 @@ impl Agent {
             self.driver.abort();
             warn!("the connection did not end in time");
         }
+        // Whoever still publishes would keep the outbox writing for ever.
+        self.control.abort();
         self.mqtt.close();
         if !self.committer.is_finished() && timeout_at(by, &mut self.committer).await.is_err() {
             error!("the outbox could not be written in time: what came last may be lost");
@@ -294,7 +296,6 @@ impl Agent {
         if let Err(error) = keep_time(&self.shared) {
             warn!(error = %error, "the time cannot be written down");
         }
-        self.control.abort();
         info!(stuck = stuck.join(","), "stopped");
     }
 }

@@ -10,6 +10,9 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod desk;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod harness;
 pub mod identity;

@@ -50,6 +50,8 @@ use streams::Streams;
 
 /// Most bytes that wait to be written, or for a disk that can be written: twice the longest line that is published.
 const PENDING: u64 = 2 << 20;
+/// Most bytes that are listed at once, beside the last message.
+const LISTED: usize = 512 << 10;
 /// The outbox is said to be full once, and again after it was this much of its size.
 const ROOMY: f64 = 0.5;
 
@@ -98,6 +100,17 @@ impl Outbox {
         };
         outbox.is_open();
         outbox
+    }
+
+    /// Whether one more topic can have numbers, where this one has none yet: 4096 can, and none is ever forgotten.
+    /// [`Outbox::push`] does not ask, so whoever lets others name topics has to.
+    pub fn has_room_for_topic(&self, topic: &str) -> bool {
+        self.streams.has_room_for(topic)
+    }
+
+    /// Whether the last attempt to read what waits has failed.
+    pub fn is_unreadable(&self) -> bool {
+        self.unreadable
     }
 
     /// Takes a message, dropping what is less important and older where there is no room; itself where all else is
@@ -191,18 +204,13 @@ impl Outbox {
                 return None;
             }
         }
-        if self.degraded.is_none() || log.has_more() {
+        // What is being written may be on disk in a moment, and goes before what has come since.
+        if self.degraded.is_none() || log.has_more() || log.planned > 0 {
             return None;
         }
         let Pending { record, tally, .. } = log.pop_pending()?;
         log.held += 1;
         Some((Key::Memory { class, tally }, record))
-    }
-
-    /// Nothing can be taken now.
-    pub fn is_drained(&self) -> bool {
-        let in_memory = |log: &Log| self.degraded.is_some() && log.pending.len() > log.planned;
-        !self.logs.iter().any(|log| log.has_more() || in_memory(log))
     }
 
     /// Tells what became of a message that was taken.
@@ -273,11 +281,7 @@ impl Outbox {
             }
             Err(error) => {
                 self.logs.iter_mut().for_each(Log::failed);
-                // They must not block what stands behind them.
-                for line in std::mem::take(&mut self.refused.lines) {
-                    self.settle_refused(&line);
-                    self.refused.lines.push_back(refused::Line { index: None, ..line });
-                }
+                self.refused.purge |= self.refused.purging;
                 self.degrade(&error);
                 self.measured = false;
             }
@@ -292,6 +296,11 @@ impl Outbox {
             self.logs.iter_mut().for_each(Log::tell_in_memory);
         }
         self.degraded = Some(why);
+        // They must not block what stands behind them.
+        for line in std::mem::take(&mut self.refused.lines) {
+            self.settle_refused(&line);
+            self.refused.lines.push_back(refused::Line { index: None, ..line });
+        }
     }
 
     fn tell_full(&mut self) {
@@ -320,24 +329,27 @@ impl Outbox {
         self.cap
     }
 
-    /// Messages on disk of a class that wait, from `index` on, oldest first, at most `limit`.
+    /// Messages on disk of a class that wait, from index `from` on, oldest first, at most `limit`; fewer where they are
+    /// large.
     ///
     /// # Errors
     /// When the disk cannot be read.
     pub fn list(&self, class: Class, from: u64, limit: usize) -> io::Result<Vec<(u64, Record)>> {
         let log = &self.logs[class as usize];
-        let mut listed = Vec::new();
+        let (mut listed, mut bytes) = (Vec::new(), 0);
         for segment in log.segments.iter().filter(|segment| segment.next > from) {
             let source = Source::new(&*self.disk, class, segment);
             let mut reader = Reader::default();
             reader.open(segment.generation, &source)?;
             while let Some(found) = reader.next(&source)? {
                 let index = found.head.index;
-                if listed.len() == limit {
+                if listed.len() == limit || bytes > LISTED {
                     return Ok(listed);
                 }
-                if index >= from && !log.has_met_end(index) {
-                    listed.extend(found.record.map(|record| (index, record)));
+                let wanted = index >= from && !log.has_met_end(index);
+                if let Some(record) = found.record.filter(|_| wanted) {
+                    bytes += format::size(&record);
+                    listed.push((index, record));
                 }
             }
         }

@@ -174,7 +174,7 @@ mod linux {
         let mut there = HashSet::new();
         for class in CLASSES {
             let mut last = 0;
-            for (_, record) in outbox.list(class, 0, usize::MAX).unwrap() {
+            for record in all(&outbox, class) {
                 let (id, seq) = read(&record);
                 assert!(id > last && id <= known.pushed, "{id} of {class} after {last}, of {}", known.pushed);
                 assert_eq!((record.clone(), class), (made(id, seq), class_of(id)));
@@ -193,6 +193,17 @@ mod linux {
         known.settled.retain(|id| !there.contains(id));
         known.stored.extend(there);
         outbox.note();
+    }
+
+    /// What waits, page by page.
+    fn all(outbox: &Outbox, class: Class) -> Vec<Record> {
+        let (mut all, mut from) = (Vec::new(), 0);
+        loop {
+            let page = outbox.list(class, from, usize::MAX).unwrap();
+            let Some((last, _)) = page.last() else { return all };
+            from = last + 1;
+            all.extend(page.into_iter().map(|(_, record)| record));
+        }
     }
 
     /// From 1 on without a gap.

@@ -8,6 +8,8 @@ use crate::id::{ClientId, DeviceId, MAX_ID, unprintable};
 
 /// The longest topic MQTT can carry, in bytes.
 pub const MAX_TOPIC: usize = 65_535;
+/// What may be appended to a template: `/{device_id}`, then `/response/{client_id}`.
+const MAX_TAIL: usize = "/".len() + MAX_ID + "/response/".len() + MAX_ID;
 /// The longest prefix, in bytes.
 pub const MAX_PREFIX: usize = 256;
 /// Where a device says whether it is there; retained, and the topic of its will. The same in both layouts.
@@ -30,7 +32,8 @@ pub enum TopicError {
     /// No characters at all.
     #[error("a topic must not be empty")]
     Empty,
-    /// Resolved with the longest ids it could exceed [`MAX_TOPIC`]; or a prefix over [`MAX_PREFIX`].
+    /// Resolved with the longest ids, it or its reply topic could exceed [`MAX_TOPIC`]; or a prefix over
+    /// [`MAX_PREFIX`].
     #[error("a topic of {0} bytes is too long")]
     TooLong(usize),
     /// `+` or `#`.
@@ -84,7 +87,7 @@ impl Template {
                 Part::DeviceId | Part::ClientId => MAX_ID,
             };
         }
-        if longest > MAX_TOPIC {
+        if longest + MAX_TAIL > MAX_TOPIC {
             return Err(TopicError::TooLong(longest));
         }
         Ok(Template(text.to_owned()))

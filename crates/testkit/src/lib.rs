@@ -1,4 +1,5 @@
-//! Dev-only: real brokers, a TCP fault proxy, certificates good and bad, and the processes under test.
+//! Dev-only: real brokers, one of our own that records, a TCP fault proxy, certificates good and bad, and the
+//! processes under test.
 //!
 //! Everything here runs the real peer on a free loopback port, is seeded where it draws by chance, and leaves
 //! nothing behind when dropped. What can fail returns `anyhow::Result`, so that a test's own line is named;
@@ -19,6 +20,7 @@ pub mod process;
 #[cfg(target_os = "linux")]
 pub mod procfs;
 pub mod proxy;
+pub mod recorder;
 pub mod seed;
 pub mod stalls;
 mod tls;
@@ -29,4 +31,5 @@ pub use feed::Feed;
 pub use mosquitto::Mosquitto;
 pub use process::Process;
 pub use proxy::Proxy;
+pub use recorder::Recorder;
 pub use seed::{Rng, seed};

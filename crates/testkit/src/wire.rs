@@ -127,7 +127,7 @@ pub(crate) fn puback(publish: &Packet) -> Option<Vec<u8>> {
     Some(Packet { first: 0x40, body: id.to_vec() }.encode())
 }
 
-fn push_length(bytes: &mut Vec<u8>, mut length: usize) {
+pub(crate) fn push_length(bytes: &mut Vec<u8>, mut length: usize) {
     while length > 0x7F {
         bytes.push(length as u8 | 0x80);
         length >>= 7;

@@ -4,6 +4,7 @@ use std::{fs, sync::Arc, time::Instant};
 
 use iot_agent::{
     clock::{self, Clock},
+    mqtt::{Delivery, Message, Mqtt},
     outbox::{Class, Disk, Draft, Fate, Folder, Outbox, Qos},
 };
 
@@ -13,6 +14,7 @@ use crate::table::{Table, median};
 const PAYLOAD: usize = 200;
 /// Messages that are waiting whenever a commit begins, as of so many senders at once.
 const GROUP: usize = 64;
+const HELD: usize = 200_000;
 const STORED: usize = 20_000;
 const QUEUED: usize = 1_000_000;
 const ROUNDS: usize = 3;
@@ -58,12 +60,26 @@ impl World {
 }
 
 pub(crate) fn measure(table: &mut Table) {
+    let rates = (0..ROUNDS).map(|_| held_per_second()).collect();
+    table.at_least("taken into memory a second, delivery: memory", 50_000.0, median(rates), "");
     let rates = (0..ROUNDS).map(|_| stored_per_second()).collect();
     table.at_least("stored a second, 64 at a time", 5_000.0, median(rates), "");
     let rates = (0..ROUNDS).map(|_| fsyncs_per_second()).collect();
-    table.figure("of these, one by one", median(rates), "fsync alone, the same disk");
+    table.figure("of these, one by one", median(rates), "one fsync each");
     million(table);
     written(table);
+}
+
+/// While offline, with room for all.
+fn held_per_second() -> f64 {
+    let mqtt = Mqtt::disconnected(1 << 30);
+    let began = Instant::now();
+    for _ in 0..HELD {
+        let (topic, payload) = ("iot/0123456789abcdef/metrics".to_owned(), vec![b'x'; PAYLOAD]);
+        let (qos, delivery) = (Qos::AtLeastOnce, Delivery::Memory);
+        drop(mqtt.publish(Message { topic, payload, qos, retain: false, delivery }));
+    }
+    HELD as f64 / began.elapsed().as_secs_f64()
 }
 
 fn stored_per_second() -> f64 {

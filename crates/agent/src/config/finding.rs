@@ -17,8 +17,17 @@ pub type Notice = Finding;
 
 impl Finding {
     pub(super) fn new(at: &At, path: impl Into<String>, message: impl Into<String>) -> Self {
-        Finding { at: at.clone(), path: path.into(), message: message.into() }
+        Finding { at: at.clone(), path: one_line(path.into()), message: one_line(message.into()) }
     }
+}
+
+/// A key of YAML may hold anything, line ends too.
+fn one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let visible = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(visible).collect()
 }
 
 impl fmt::Display for Finding {
@@ -98,7 +107,12 @@ pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str
 
 #[cfg(test)]
 mod tests {
-    use super::suggestion;
+    use super::{one_line, suggestion};
+
+    #[test]
+    fn a_finding_is_one_line_whatever_the_key() {
+        assert_eq!(one_line("mqtt.é\n\u{1b}[2J: x".to_owned()), "mqtt.é\\n\\u{1b}[2J: x");
+    }
 
     #[test]
     fn a_near_miss_gets_one_name_and_a_far_one_all() {

@@ -17,11 +17,12 @@ pub struct Committer {
     shared: Arc<Shared>,
     disk: Arc<dyn Disk>,
     degraded: bool,
+    unreadable: bool,
 }
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, disk: Arc<dyn Disk>) -> Self {
-        Self { shared, disk, degraded: false }
+        Self { shared, disk, degraded: false, unreadable: false }
     }
 
     /// Runs until [`Mqtt::close`].
@@ -35,8 +36,7 @@ impl Committer {
             if let Some(plan) = plan {
                 self.commit(plan).await;
             }
-            self.degraded =
-                self.shared.state().queue.outbox().is_some_and(|outbox| outbox.degraded().is_some());
+            (self.degraded, self.unreadable) = self.troubles();
             // Closing, a broken disk is not waited for.
             if closing && (!worked || self.degraded) {
                 return;
@@ -45,9 +45,15 @@ impl Committer {
         }
     }
 
-    /// Until there may be something to write.
+    /// Whether the disk cannot be written, or read.
+    fn troubles(&self) -> (bool, bool) {
+        let of = |outbox: &mut Outbox| (outbox.degraded().is_some(), outbox.is_unreadable());
+        self.shared.state().queue.outbox().map(of).unwrap_or_default()
+    }
+
+    /// Until there may be something to write, or it is time to try the disk again.
     async fn wait(&self, worked: bool) {
-        if self.degraded {
+        if self.degraded || (self.unreadable && !worked) {
             let closed = async {
                 while !self.shared.state().closing {
                     self.shared.dirty.notified().await;
@@ -57,6 +63,8 @@ impl Committer {
                 () = sleep(AGAIN) => {}
                 () = closed => {}
             }
+            // What could not be read is the driver's to read.
+            self.shared.wake.notify_one();
         } else if !worked {
             self.shared.dirty.notified().await;
         }

@@ -49,7 +49,7 @@ impl Driver {
             shared,
             settings,
             presence,
-            session: Session::new(getrandom::u32().map_or(0, |random| (random >> 16) as u16)),
+            session: Session::new(),
             wire,
             guessed: false,
             failures: 0,

@@ -9,6 +9,8 @@ mod codec;
 mod committer;
 mod driver;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod inbox;
 mod link;
 mod pending;
@@ -372,7 +374,11 @@ impl Shared {
 
     /// Tells the outbox what became of its messages.
     fn settle(&self) {
-        if self.state().queue.settle() {
+        let mut state = self.state();
+        let settled = state.queue.settle();
+        let unreadable = state.queue.outbox().is_some_and(|outbox| outbox.is_unreadable());
+        drop(state);
+        if settled || unreadable {
             self.dirty.notify_one();
             self.freed.notify_waiters();
         }

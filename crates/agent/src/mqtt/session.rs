@@ -18,6 +18,9 @@ pub(super) const WINDOW: u16 = 64;
 /// Most bytes in flight at once, unless it is a single message.
 const WINDOW_BYTES: usize = 512 * 1024;
 
+/// Messages of QoS 2 have the identifiers up to this, all else has those above it.
+const EXACT_IDS: u16 = WINDOW;
+
 /// So many connections in a row that the broker ended with the same message alone in flight, over so long a time, are
 /// the fault of that message: a broker that knows no better way, as under 3.1.1, ends the connection on it.
 const STRIKES: u32 = 5;
@@ -68,6 +71,19 @@ impl Flight {
 /// A packet to send, or the message of which none can be built; it is off board then.
 pub(super) type Encoded = Result<Vec<u8>, Box<(Queued, CodecError)>>;
 
+/// What the broker may hold of QoS 2 for the process before this one: it takes a new message under such an identifier
+/// for an old one, and drops it. So before the first one all of them are released, unasked.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Inherited {
+    /// It has no session of before, or has answered.
+    #[default]
+    Nothing,
+    /// To be released on this connection.
+    Unknown,
+    /// Released on this connection, not known to have arrived.
+    Released,
+}
+
 /// Messages in flight in the order in which they were first sent.
 #[derive(Debug, Default)]
 pub(super) struct Session {
@@ -77,13 +93,13 @@ pub(super) struct Session {
     received: BTreeSet<u16>,
     /// So many messages are sent one by one, since one of them may be why the broker ended the connection.
     careful: usize,
+    inherited: Inherited,
 }
 
 impl Session {
-    /// Identifiers begin after `last_id`. A process begins anywhere: the broker may still hold a QoS 2 identifier
-    /// of the process before, and would take a new message under it for an old one.
-    pub(super) fn new(last_id: u16) -> Self {
-        Self { last_id, ..Self::default() }
+    /// That of a new process: the broker may still have the one of the process before.
+    pub(super) fn new() -> Self {
+        Self { inherited: Inherited::Unknown, ..Self::default() }
     }
 
     /// Nothing awaits an acknowledgement.
@@ -115,7 +131,7 @@ impl Session {
     /// An identifier that is not in use; also for SUBSCRIBE.
     pub(super) fn fresh_id(&mut self) -> u16 {
         loop {
-            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+            self.last_id = self.last_id.checked_add(1).unwrap_or(0).max(EXACT_IDS + 1);
             let id = self.last_id;
             if !self.flights.iter().any(|flight| flight.id == id) {
                 return id;
@@ -125,7 +141,9 @@ impl Session {
 
     /// Takes a QoS 1 or 2 message on board; its packet is to be sent now, before what has to be sent again.
     pub(super) fn launch(&mut self, queued: Queued, wire: Wire) -> Encoded {
-        let id = self.fresh_id();
+        let exact = queued.message.qos == Qos::ExactlyOnce;
+        let is_free = |id: &u16| !self.flights.iter().any(|flight| flight.id == *id);
+        let id = (1..=EXACT_IDS).find(is_free).filter(|_| exact).unwrap_or_else(|| self.fresh_id());
         self.flights.push_back(Flight { id, stage: Stage::Publish, queued, sent: false, dup: false });
         self.encode(self.flights.len() - 1, wire)
     }
@@ -138,7 +156,12 @@ impl Session {
     }
 
     fn encode(&mut self, index: usize, wire: Wire) -> Encoded {
+        let exact = self.flights[index].queued.message.qos == Qos::ExactlyOnce;
         match self.flights[index].encode(wire) {
+            Ok(packet) if exact && self.inherited == Inherited::Unknown => {
+                self.inherited = Inherited::Released;
+                Ok((1..=EXACT_IDS).flat_map(Wire::pubrel).chain(packet).collect())
+            }
             Ok(packet) => Ok(packet),
             Err(error) => {
                 let flight = self.flights.remove(index).expect("it was encoded just now");
@@ -153,12 +176,21 @@ impl Session {
         self.flights.remove(index)
     }
 
-    /// PUBACK or PUBCOMP: the broker has the message. True where it was one that had to wait for its turn.
+    /// PUBACK: the broker has the message. True where it was one that had to wait for its turn.
     pub(super) fn acknowledged(&mut self, id: u16) -> bool {
         let Some(Flight { queued, .. }) = self.take(id) else { return false };
         let waited = !queued.is_live();
         queued.finish(Outcome::Sent);
         waited
+    }
+
+    /// PUBCOMP, as [`Session::acknowledged`]; or the broker's answer to the release of what it may have inherited.
+    pub(super) fn completed(&mut self, id: u16) -> bool {
+        if id == EXACT_IDS {
+            self.inherited = Inherited::Nothing;
+        }
+        let released = |flight: &Flight| flight.id == id && flight.stage == Stage::Release;
+        self.flights.iter().any(released) && self.acknowledged(id)
     }
 
     /// PUBACK or PUBREC that refuses: gives the message back.
@@ -219,6 +251,9 @@ impl Session {
             .into_iter()
             .partition(|flight| !flight.queued.is_live() || flight.queued.message.qos == Qos::ExactlyOnce);
         self.flights = kept;
+        if self.inherited == Inherited::Released {
+            self.inherited = Inherited::Unknown;
+        }
         for flight in &mut self.flights {
             flight.dup |= flight.sent;
             flight.sent = false;
@@ -229,6 +264,7 @@ impl Session {
     /// The broker has no session: gives back what it never acknowledged, in order.
     pub(super) fn lost(&mut self) -> Vec<Queued> {
         self.received.clear();
+        self.inherited = Inherited::Nothing;
         let mut again = Vec::new();
         for flight in self.flights.drain(..) {
             match flight.stage {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io};
 
 use super::{
     Class, Disk,
-    format::{array, crc},
+    format::{LIMIT, array, crc},
 };
 
 /// The file.
@@ -57,6 +57,9 @@ impl Cursor {
     fn decode(slot: &[u8]) -> Option<Self> {
         let number = |at: usize| u64::from_le_bytes(array(&slot[at * 8..]));
         if crc(&[&slot[..SUM]]).to_le_bytes() != slot[SUM..SUM + 4] || number(0) != VERSION {
+            return None;
+        }
+        if (1..=NUMBERS).any(|at| number(at) >= LIMIT) {
             return None;
         }
         let (bits, head) = (&slot[(NUMBERS + 1) * 8..SUM], number(2));
@@ -127,6 +130,12 @@ mod tests {
         disk.write(FILE, place(Class::Event, 1) + 20, b"x").unwrap();
         assert_eq!(read(), Cursor::default());
         assert_eq!(Cursor::read_all(&disk).unwrap()[0], Cursor::default());
+    }
+
+    #[test]
+    fn impossible_numbers_are_no_cursor() {
+        let cursor = Cursor { sent: u64::MAX, ..Cursor::default() };
+        assert_eq!(Cursor::decode(&cursor.encode()), None);
     }
 
     #[test]

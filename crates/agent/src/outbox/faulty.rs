@@ -233,7 +233,8 @@ impl State {
     }
 
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8], fault: Option<Fault>) -> io::Result<usize> {
-        if fault == Some(Fault::Crash) && self.rng.below(4) == 0 {
+        let part = self.rng.below(4);
+        if fault == Some(Fault::Crash) && part == 0 {
             return Err(dead());
         }
         let inode = match self.find(name) {
@@ -245,7 +246,7 @@ impl State {
             }
         };
         let mut fits = self.room(inode, offset, bytes.len());
-        if matches!(fault, Some(Fault::Full | Fault::Crash)) {
+        if matches!(fault, Some(Fault::Full | Fault::Crash)) && part > 1 {
             fits = fits.min(self.rng.below(bytes.len() as u64 + 1) as usize);
         }
         self.inodes[inode].write(offset, &bytes[..fits]);

@@ -19,6 +19,8 @@ pub(super) const HEAD: usize = 32;
 /// Bytes of a file before its first record: a magic word and the version.
 pub(super) const FILE_HEAD: [u8; 8] = *b"iotobx\x01\n";
 const SYNC: u8 = 0xa5;
+/// No index or number is as large: whatever says so is damage, and must not be counted on from.
+pub(super) const LIMIT: u64 = 1 << 60;
 
 /// A record's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,19 +73,20 @@ impl Head {
         }
         let long = |at: usize| u64::from_le_bytes(array(&head[at..]));
         let word = |at: usize| u32::from_le_bytes(array(&head[at..]));
-        Some(Self {
+        let head = Self {
             flags: head[1],
             topic: usize::from(u16::from_le_bytes(array(&head[2..]))),
             payload: word(4) as usize,
             index: long(8),
             seq: long(16),
             body_crc: word(24),
-        })
+        };
+        (head.index.max(head.seq) < LIMIT).then_some(head)
     }
 
     /// Bytes of the whole record.
     pub(super) fn size(&self) -> usize {
-        HEAD + self.topic + self.payload
+        (HEAD + self.topic).saturating_add(self.payload)
     }
 
     /// The record, where `whole`, which is of that size, is undamaged.
@@ -143,6 +146,15 @@ mod tests {
         assert_eq!(head.record(&bytes), Some(record()));
         assert_eq!(bytes.len(), size(&record()));
         assert_eq!(Head::parse(&bytes, 98), None, "of another file");
+    }
+
+    #[test]
+    fn an_impossible_number_is_no_record() {
+        for (index, seq) in [(u64::MAX, 1), (1, u64::MAX)] {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, 99, index, seq, &record());
+            assert_eq!(Head::parse(&bytes, 99), None);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub struct Record {
     pub retain: bool,
 }
 
-/// Whose a message is that has been taken to be sent; goes back by [`Outbox::settle`].
+/// Whose a message is that has been taken to be sent; goes back by [`Outbox::settle`](super::Outbox::settle).
 #[derive(Debug)]
 pub enum Key {
     /// It stays on disk until settled.

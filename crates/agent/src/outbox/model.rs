@@ -125,7 +125,114 @@ fn prove_outbox_model() {
         panic!("{error}");
     }
     println!(
-        "proof outbox-model tier={} cases={cases} operations={operations} lives={lives} sent={handed} seed={seed}",
+        "proof outbox-model tier={} wanted=0-differences cases={cases} operations={operations} lives={lives} sent={handed} seed={seed}",
         tier()
     );
+}
+
+/// What the model has found, each at its smallest.
+#[test]
+fn what_was_lost_once_is_not_again() {
+    use Op::*;
+    let push = |class, topic, size| Push { class, topic, size };
+    let settle = |which| Settle { which, refused: false };
+    let found = [
+        // Two segments in one plan.
+        (65_536, vec![push(2, 0, 3987), push(2, 0, 22), push(0, 0, 1), Plan, Purge(2), Execute, Committed]),
+        // Written without a sync, sent by the next process, gone with the power.
+        (
+            65_536,
+            vec![
+                push(1, 0, 1),
+                Fail(1, Fault::Crash),
+                Commit,
+                Kill,
+                Take(1),
+                Cut,
+                push(1, 0, 1),
+                Commit,
+                Take(1),
+            ],
+        ),
+        // The sync of the cursor fails, and takes with it what had been noted.
+        (
+            1 << 20,
+            vec![
+                push(3, 0, 1),
+                Commit,
+                Take(3),
+                settle(0),
+                push(3, 0, 16_278),
+                Commit,
+                Fail(0, Fault::Sync),
+                Commit,
+                Note,
+                Kill,
+            ],
+        ),
+        // Files of a failed plan are removed, and the power goes in between.
+        (
+            65_536,
+            vec![
+                push(0, 0, 1),
+                push(0, 0, 1),
+                push(1, 0, 3806),
+                Commit,
+                push(1, 0, 187),
+                push(1, 0, 4041),
+                Fill(2),
+                Commit,
+                Commit,
+                Commit,
+                Cut,
+            ],
+        ),
+        // The cursor is torn, and at the second try again.
+        (
+            1 << 20,
+            vec![
+                push(0, 0, 1),
+                Commit,
+                push(0, 0, 1),
+                Take(0),
+                settle(0),
+                Commit,
+                Note,
+                Take(0),
+                settle(0),
+                Fail(0, Fault::Full),
+                Note,
+                Fail(0, Fault::Crash),
+                Note,
+            ],
+        ),
+        // A failed plan was to remove the file that alone knew a number.
+        (
+            65_536,
+            vec![
+                push(3, 0, 1),
+                Commit,
+                push(1, 2, 1),
+                Commit,
+                Take(3),
+                ReadOnly,
+                Take(1),
+                settle(1),
+                push(0, 0, 1),
+                Commit,
+                Commit,
+                Heal,
+                settle(0),
+                Fail(1, Fault::Crash),
+                Commit,
+                Kill,
+                push(0, 2, 1),
+            ],
+        ),
+    ];
+    let mut again = Vec::new();
+    for (at, (cap, ops)) in found.iter().enumerate() {
+        again.extend((0..40).filter_map(|seed| Some(format!("{at}: {}", play(seed, *cap, ops).err()?))));
+    }
+    assert!(again.is_empty(), "{again:#?}");
 }

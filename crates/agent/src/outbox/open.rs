@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tracing::error;
+
 use super::{
     Class, Outbox,
     cursor::{self, Cursor},
@@ -13,6 +15,8 @@ use super::{
 
 /// In the name of a segment that is kept to be looked at.
 const ASIDE: &str = ".log.";
+/// More records than a segment can have: the smallest take 32 bytes, the largest segment 4 MiB.
+const RECORDS: u64 = 1 << 20;
 
 impl Outbox {
     /// Whether what is on disk is known; finds out, where that has failed so far.
@@ -50,6 +54,7 @@ impl Outbox {
         let mut logs = Vec::new();
         for (class, (mut found, cursor)) in Class::ALL.into_iter().zip(segments.into_iter().zip(cursors)) {
             found.sort_by_key(|segment| (segment.generation, segment.first));
+            self.set_strangers_aside(class, &mut found);
             let log = Log::open(class, found.into(), cursor, &*self.disk, &mut self.streams)?;
             if !whole {
                 log.find_numbers(&*self.disk, &mut self.streams)?;
@@ -61,6 +66,29 @@ impl Outbox {
             slot.adopt(waiting);
         }
         Ok(())
+    }
+
+    /// Files that cannot follow on the one before, by their names: nobody knows what the indexes in them mean.
+    fn set_strangers_aside(&mut self, class: Class, found: &mut Vec<Segment>) {
+        let (mut kept, mut strangers) = (Vec::<Segment>::new(), Vec::new());
+        for segment in found.drain(..) {
+            let follows = |last: &Segment| {
+                last.generation < segment.generation
+                    && (last.first..=last.first.saturating_add(RECORDS)).contains(&segment.first)
+            };
+            if kept.last().is_none_or(follows) { kept.push(segment) } else { strangers.push(segment) }
+        }
+        *found = kept;
+        for stranger in strangers {
+            let name = stranger.name(class);
+            error!(file = name, "set aside a file that does not belong into the outbox");
+            let aside = format!("{name}.damaged");
+            // A disk that cannot be written is still to be sent from.
+            match self.disk.rename(&name, &aside) {
+                Ok(()) => self.aside.push_back((aside, stranger.size)),
+                Err(error) => tracing::debug!(%error, "it stays where it is"),
+            }
+        }
     }
 
     /// Whether the lengths of all files are known; looks, after a failure. Files that nobody knows then are of the
@@ -89,10 +117,10 @@ impl Outbox {
                 _ if name.contains(ASIDE) => self.aside.push_front((name, size)),
                 _ => {
                     let Some((class, found)) = Segment::parse(&name, size) else { continue };
-                    let segments = &mut self.logs[class as usize].segments;
-                    match segments.iter_mut().find(|segment| segment.generation == found.generation) {
+                    let log = &mut self.logs[class as usize];
+                    match log.segments.iter_mut().find(|segment| segment.generation == found.generation) {
                         Some(known) => known.size = size,
-                        None => unknown.push(name),
+                        None => unknown.push((name, found.first >= log.next())),
                     }
                 }
             }
@@ -100,9 +128,28 @@ impl Outbox {
         if !unknown.is_empty() {
             // Counts and numbers may be known to these alone.
             self.note();
-            self.disk.write_synced(cursor::FILE, 0, &[])?;
-            self.disk.replace(streams::FILE, &self.streams.encode())?;
+            match self.make_known() {
+                // What they hold is in memory: they must not be what fills the disk for ever.
+                Err(error) if is_full(&error) => {
+                    unknown
+                        .iter()
+                        .filter(|(_, new)| *new)
+                        .try_for_each(|(name, _)| self.disk.remove(name))?;
+                    self.make_known()?;
+                }
+                other => other?,
+            }
         }
-        unknown.iter().try_for_each(|name| self.disk.remove(name))
+        unknown.iter().try_for_each(|(name, _)| self.disk.remove(name))
     }
+
+    /// Makes counts and numbers safe.
+    fn make_known(&self) -> io::Result<()> {
+        self.disk.write_synced(cursor::FILE, 0, &[])?;
+        self.disk.replace(streams::FILE, &self.streams.encode())
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -104,10 +104,11 @@ impl Outbox {
         self.executing.then_some(plan)
     }
 
-    /// Bytes that all files take.
+    /// Bytes that all files take, or may take without being asked for.
     pub(super) fn used(&self) -> u64 {
         let segments = self.logs.iter().flat_map(|log| &log.segments).map(|segment| segment.size);
-        let refused = [self.refused.size, self.refused.old_size];
+        // Room for what will be set aside is kept free: no message is dropped for it.
+        let refused = [self.refused.size, self.refused.old_size].map(|size| size.max(self.refused_size()));
         let aside = self.aside.iter().map(|(_, size)| *size);
         let files: u64 = segments.chain(refused).chain(aside).map(pages).sum();
         // The streams' file is there twice while it is replaced, and may grow by this plan; and the cursor.
@@ -259,7 +260,8 @@ impl Outbox {
     }
 
     fn plan_refused(&mut self, plan: &mut Plan) {
-        if std::mem::take(&mut self.refused.purge) {
+        self.refused.purging = std::mem::take(&mut self.refused.purge);
+        if self.refused.purging {
             (self.refused.size, self.refused.old_size) = (0, 0);
             let files = [refused::FILE, refused::OLD_FILE];
             plan.ops.extend(files.map(|name| Op::Remove { name: name.into() }));

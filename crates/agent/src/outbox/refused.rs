@@ -31,6 +31,8 @@ pub(super) struct Refused {
     pub(super) planned: usize,
     /// The files are to go.
     pub(super) purge: bool,
+    /// They go with the plan that is being executed.
+    pub(super) purging: bool,
     pub(super) size: u64,
     pub(super) old_size: u64,
 }

@@ -4,7 +4,7 @@ use std::{io, ops::Range};
 
 use super::{
     Class, Disk, Record,
-    format::{FILE_HEAD, Head, newer_version, resync},
+    format::{FILE_HEAD, Head, LIMIT, newer_version, resync},
     streams::Streams,
 };
 
@@ -53,7 +53,8 @@ impl Segment {
         };
         let segment = Self::new(hex(8)?, hex(16)?, u32::try_from(hex(8)?).ok()?);
         let segment = Self { len, size: len, ..segment };
-        (parts.next().is_none() && segment.name(class) == name).then_some((class, segment))
+        let is_possible = segment.generation < u64::from(u32::MAX) && segment.first < LIMIT;
+        (is_possible && parts.next().is_none() && segment.name(class) == name).then_some((class, segment))
     }
 
     /// What its file is called.

@@ -10,6 +10,8 @@ use super::{
 
 /// The file.
 pub(super) const FILE: &str = "streams";
+/// So many topics have their last number remembered for ever.
+pub(super) const MOST: usize = 4096;
 const SALT: u32 = 0x73_74_72_6d;
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -26,6 +28,11 @@ pub(super) struct Streams {
 }
 
 impl Streams {
+    /// Whether this topic has a number, or can have one.
+    pub(super) fn has_room_for(&self, topic: &str) -> bool {
+        self.last.len() < MOST || self.last.contains_key(topic)
+    }
+
     /// The next number of this topic.
     pub(super) fn next(&mut self, topic: &str) -> u64 {
         if !self.last.contains_key(topic) {
@@ -121,5 +128,15 @@ mod tests {
         disk.replace(FILE, &good).unwrap();
         assert!(Streams::default().read(&disk, Some(good.len() as u64)).unwrap());
         assert!(!Streams::default().read(&disk, None).unwrap());
+    }
+
+    #[test]
+    fn no_topic_is_forgotten_and_there_is_an_end_to_them() {
+        let mut streams = Streams::default();
+        for at in 0..MOST {
+            assert!(streams.has_room_for(&at.to_string()));
+            streams.next(&at.to_string());
+        }
+        assert!(streams.has_room_for("0") && !streams.has_room_for("one more"));
     }
 }

@@ -34,8 +34,7 @@ impl Counts {
     }
 }
 
-/// Follows the messages of one sender. Costs memory only for what is being written and, where `acknowledged` matters,
-/// a range or two.
+/// Follows the messages of one sender. Costs memory for what is being written, and a bit for each message that waits.
 #[derive(Debug, Default)]
 pub struct Tally {
     counts: Mutex<Counts>,

@@ -85,5 +85,5 @@ async fn prove_a1_no_untrusted_server_hears_anything() {
     assert!(count + 1 >= BAD.len());
     let tests: JoinSet<()> = GOOD.into_iter().map(accepted).collect();
     tests.join_all().await;
-    proof("A1", &format!("refused={count} application_bytes=0 good={}", GOOD.len()));
+    proof("A1", &format!("wanted=0-connects refused={count} application_bytes=0 good={}", GOOD.len()));
 }

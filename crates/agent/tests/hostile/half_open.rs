@@ -48,7 +48,7 @@ async fn prove_e3_a_half_open_link_is_noticed() {
     proof(
         "E3",
         &format!(
-            "keep_alive_ms={} idle_ms={} beating_ms={}",
+            "wanted=noticed_ms<=8000 keep_alive_ms={} idle_ms={} beating_ms={}",
             KEEP_ALIVE.as_millis(),
             idle.as_millis(),
             beating.as_millis()

@@ -92,6 +92,10 @@ async fn prove_e4_a_stalling_broker_is_left() {
     }
     proof(
         "E4",
-        &format!("stages={} left_after_ms={} rss_growth={grown}", Stage::ALL.len() * 2, stayed.as_millis()),
+        &format!(
+            "wanted=left_after_ms<=30000,rss_growth<=1MiB stages={} left_after_ms={} rss_growth={grown}",
+            Stage::ALL.len() * 2,
+            stayed.as_millis()
+        ),
     );
 }

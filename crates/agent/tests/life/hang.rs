@@ -105,7 +105,8 @@ async fn prove_l2_a_blocked_agent_is_ended() {
     let ended = agent.wait_exit(Duration::from_secs(limit)).await.unwrap();
     assert_eq!(ended.signal(), Some(Signal::ABORT.as_raw()), "{ended}");
     agent.find_line("does not move any more", SOON).await.unwrap();
-    proof("L2", &format!("watchdog_s={watchdog} ended_after_ms={}", blocked.elapsed().as_millis()));
+    let ended = blocked.elapsed().as_millis();
+    proof("L2", &format!("wanted=ended_after_s<={limit} watchdog_s={watchdog} ended_after_ms={ended}"));
 }
 
 /// The whole machine stood still, or was put to sleep: one heartbeat afterwards, not one for each that was missed.

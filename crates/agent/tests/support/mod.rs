@@ -183,8 +183,9 @@ pub fn tier() -> u32 {
     std::env::var("IOT_AGENT_TIER").map_or(1, |tier| tier.parse().unwrap())
 }
 
-/// The line of figures that ends a proof.
+/// The line of figures that ends a proof: `wanted=…`, what was reached, and `seed=…` where chance had a part.
 #[allow(clippy::print_stdout, reason = "`make prove` gathers it")]
 pub fn proof(name: &str, figures: &str) {
-    println!("proof {name} tier={} {figures}", tier());
+    let seed = if figures.contains("seed=") { "" } else { " seed=none" };
+    println!("proof {name} tier={} {figures}{seed}", tier());
 }

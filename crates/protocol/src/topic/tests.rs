@@ -28,6 +28,16 @@ fn each_refusal_has_its_reason() {
     let nearly = format!("{}{{device_id}}", "x".repeat(65_500));
     assert_eq!(Template::parse(&nearly), Err(TopicError::TooLong(65_628)));
     assert!(serde_json::from_str::<Template>("\"a/#\"").is_err());
+    let (mut length, id) = (MAX_TOPIC, "x".repeat(MAX_ID));
+    let longest = loop {
+        match Template::parse(&"x".repeat(length)) {
+            Ok(template) => break template,
+            Err(reason) => assert_eq!(reason, TopicError::TooLong(length)),
+        }
+        length -= 1;
+    };
+    let reply = registration_reply(Layout::IotCloud, &longest.for_requests());
+    assert_eq!(reply.resolve("iot", Some(&id), &id).map(|topic| topic.len()), Some(MAX_TOPIC));
 }
 
 #[test]

@@ -11,7 +11,10 @@ mod oldbroker;
 #[cfg(target_os = "linux")]
 mod process;
 mod proxy;
+mod recorder;
 mod stalls;
+
+iot_agent_testkit::recorder_process!();
 
 /// Longer than anything here takes.
 const SOON: Duration = Duration::from_secs(10);

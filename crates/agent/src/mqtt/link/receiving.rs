@@ -90,7 +90,12 @@ impl Link<'_> {
                 self.session.released(id);
                 self.out.extend(Wire::pubcomp(id));
             }
-            Incoming::PubComp { id } => self.settle(id, None),
+            Incoming::PubComp { id } => {
+                if self.session.completed(id) {
+                    self.shared.state().queue.relieved();
+                }
+                self.progress();
+            }
             Incoming::SubAck { id, granted } => self.granted(id, &granted)?,
             Incoming::UnsubAck { .. } | Incoming::PingResp => {}
             Incoming::Disconnect { code: TAKEN_OVER, .. } => return Err(Lost::TakenOver),

@@ -90,7 +90,7 @@ fn identifiers_wrap_and_skip_those_in_use() {
     let mut session = Session::default();
     let (first, _outcome) = launch(&mut session, "1", Delivery::Memory);
     session.last_id = u16::MAX;
-    assert_eq!((first, session.fresh_id()), (1, 2));
+    assert_eq!((first, session.fresh_id()), (EXACT_IDS + 1, EXACT_IDS + 2));
 }
 
 #[test]
@@ -178,4 +178,30 @@ async fn only_what_could_be_sent_again_is_blamed() {
     let (had, _two) = launch(&mut session, "2", Delivery::Memory);
     session.received_by_broker(had);
     assert!(session.blame(Blame::Message).is_none());
+}
+
+/// A broker that holds identifiers of QoS 2 for the process before takes a new message under one for an old one.
+#[test]
+fn what_the_broker_may_hold_for_the_process_before_is_released_first() {
+    let mut session = Session::new();
+    let (plain, _outcome) = queued("1", Delivery::Memory);
+    assert_eq!(session.launch(plain, Wire::V311).unwrap()[0] >> 4, 3, "nothing to release for QoS 1");
+    let (mut exact, mut outcome) = queued("2", Delivery::Memory);
+    exact.message.qos = Qos::ExactlyOnce;
+    let releases: Vec<u8> = (1..=EXACT_IDS).flat_map(Wire::pubrel).collect();
+    let packet = session.launch(exact, Wire::V311).unwrap();
+    assert!(packet.starts_with(&releases) && packet.len() > releases.len());
+    session.interrupted();
+    session.next(Wire::V311).unwrap().unwrap();
+    let again = session.next(Wire::V311).unwrap().unwrap();
+    assert!(again.starts_with(&releases), "they may not have arrived");
+    assert!(!session.completed(1), "of the one before, not of ours");
+    assert!(outcome.try_recv().is_err());
+    assert!(!session.completed(EXACT_IDS));
+    session.received_by_broker(1);
+    assert!(session.completed(1));
+    assert_eq!(outcome.try_recv(), Ok(Outcome::Sent));
+    let (mut exact, _outcome) = queued("3", Delivery::Memory);
+    exact.message.qos = Qos::ExactlyOnce;
+    assert_eq!(session.launch(exact, Wire::V311).unwrap()[0] >> 4, 3, "it has answered");
 }

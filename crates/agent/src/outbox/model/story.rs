@@ -90,7 +90,7 @@ fn prove_outbox_crash_at_every_write() {
     let world = play(seed, CAP, &story()).unwrap();
     let writes = world.disk.mutations();
     let (mut interrupted, mut failed) = (0, Vec::new());
-    let seeds = [4, 50, 200][tier().min(3) as usize - 1];
+    let seeds = [1, 20, 100][tier().min(3) as usize - 1];
     for (fault, cut) in [
         (Fault::Crash, false),
         (Fault::Crash, true),
