@@ -43,6 +43,10 @@ const DRAIN_SERVICES: Duration = Duration::from_secs(2);
 pub(crate) const DRAIN_QUEUE: Duration = Duration::from_millis(800);
 /// When the connection is given up for good: goodbye, DISCONNECT and all.
 pub(crate) const DRAIN_LINK: Duration = Duration::from_millis(2500);
+/// The same while the outbox cannot be written: what waits is nowhere else.
+const DRAIN_DEGRADED: Duration = Duration::from_millis(2800);
+/// What is left for the goodbye and the last writing.
+const DRAIN_AFTER: Duration = Duration::from_millis(1900);
 /// When the outbox is written for the last time, at the latest: since the beginning of the end.
 const DRAIN: Duration = Duration::from_millis(4800);
 /// How often the time is written down, so that a clock that resets cannot go back further.
@@ -281,9 +285,14 @@ impl Agent {
         let by = Instant::now() + DRAIN;
         let stuck = self.supervisor.drain(DRAIN_SERVICES).await;
         let goodbye = Presence::new(Arc::clone(&self.shared)).goodbye();
-        self.mqtt.stop(goodbye, DRAIN_QUEUE);
+        // What is on disk can be sent by the next process; what could not be written is sent now or never.
+        let queue = if self.mqtt.counters().degraded.is_some() { DRAIN_DEGRADED } else { DRAIN_QUEUE };
+        let queue = queue.min(by - DRAIN_AFTER - Instant::now());
+        self.mqtt.stop(goodbye, queue);
         // One that has died was waited for already, and must not be again.
-        if !self.driver.is_finished() && timeout(DRAIN_LINK, &mut self.driver).await.is_err() {
+        if !self.driver.is_finished()
+            && timeout(queue + DRAIN_LINK - DRAIN_QUEUE, &mut self.driver).await.is_err()
+        {
             self.driver.abort();
             warn!("the connection did not end in time");
         }

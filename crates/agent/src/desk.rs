@@ -164,7 +164,7 @@ impl control::Desk for Desk {
 
 fn stats(outbox: &Outbox) -> Value {
     let mut stats = counted(outbox.total());
-    stats["cap"] = json!(outbox.cap());
+    stats["max_size"] = json!(outbox.cap());
     if let Some(why) = outbox.degraded() {
         stats["degraded"] = json!(why);
     }

@@ -162,7 +162,12 @@ impl Outbox {
 
     /// Most bytes of one record.
     fn largest(&self) -> u64 {
-        self.cap / 4
+        (self.cap / 4).min(PENDING)
+    }
+
+    /// Whether a message of so many bytes (topic and payload) can ever be taken.
+    pub fn takes(&self, size: usize) -> bool {
+        (size + format::HEAD) as u64 <= self.largest()
     }
 
     /// A segment ends at this size: each is a small part of what may be there, since it goes as a whole.

@@ -138,7 +138,7 @@ async fn offline_lines_wait_on_disk() {
     let waiting =
         [&stats, &stats["classes"]["metrics"], &stats["classes"]["event"]].map(|of| &of["messages"]);
     assert_eq!(waiting, [2002, 2001, 1], "{stats:#}");
-    assert_eq!((&stats["dropped"], &stats["cap"]), (&0.into(), &(64 << 20).into()));
+    assert_eq!((&stats["dropped"], &stats["max_size"]), (&0.into(), &(64 << 20).into()));
     let listed = run(&story.home, &["outbox", "ls", "--json"], "").await;
     let listed: Vec<Value> = listed.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(listed.len(), 2002);

@@ -191,7 +191,7 @@ fn table(stats: &Value) -> String {
         out += &row(class.name(), &stats["classes"][class.name()]);
     }
     out += &row("all", stats);
-    out += &format!("at most {} bytes on disk\n", stats["cap"]);
+    out += &format!("at most {} bytes on disk\n", stats["max_size"]);
     if let Some(why) = stats["degraded"].as_str() {
         out += &format!("in memory, not on disk: {}\n", printable(why));
     }

@@ -10,7 +10,7 @@ use mqtt_protocol_core::mqtt::packet::{
     SubEntry, SubOpts, WillDelayInterval, v3_1_1, v5_0,
 };
 use mqtt_protocol_core::mqtt::result_code::{
-    ConnectReasonCode, ConnectReturnCode, DisconnectReasonCode, MqttError, PubackReasonCode,
+    ConnectReasonCode, ConnectReturnCode, DisconnectReasonCode, MqttError,
 };
 
 use super::{Message, Qos};
@@ -416,21 +416,16 @@ impl Wire {
     }
 
     fn puback_in(self, body: &[u8]) -> Result<Incoming, MqttError> {
-        if self == Self::V311 {
-            return id_of(body).map(|id| Incoming::PubAck { id, nack: None });
-        }
-        let (puback, _) = v5_0::Puback::parse(body)?;
-        let code = puback.reason_code().unwrap_or(PubackReasonCode::Success) as u8;
-        Ok(Incoming::PubAck { id: puback.packet_id(), nack: nack(code) })
+        Ok(Incoming::PubAck { id: id_of(body)?, nack: self.nack_in(body) })
     }
 
     fn pubrec_in(self, body: &[u8]) -> Result<Incoming, MqttError> {
-        if self == Self::V311 {
-            return id_of(body).map(|id| Incoming::PubRec { id, nack: None });
-        }
-        let (pubrec, _) = v5_0::Pubrec::parse(body)?;
-        let code = pubrec.reason_code().map_or(0, |code| code as u8);
-        Ok(Incoming::PubRec { id: pubrec.packet_id(), nack: nack(code) })
+        Ok(Incoming::PubRec { id: id_of(body)?, nack: self.nack_in(body) })
+    }
+
+    /// By hand: a code that nobody knows is a refusal like any other, not the end of every connection.
+    fn nack_in(self, body: &[u8]) -> Option<Nack> {
+        body.get(2).filter(|_| self == Self::V5).and_then(|code| nack(*code))
     }
 
     fn suback_in(self, body: &[u8]) -> Result<Incoming, MqttError> {

@@ -56,6 +56,8 @@ struct Flight {
     sent: bool,
     /// On an earlier one.
     dup: bool,
+    /// Since when the broker has acknowledged, on this connection, one that was sent later.
+    overtaken: Option<Instant>,
 }
 
 impl Flight {
@@ -116,9 +118,11 @@ impl Session {
         self.flights.iter().filter(|flight| flight.sent)
     }
 
-    /// How large the next message may be where the broker takes `window` at once; none while it has to wait.
-    pub(super) fn room(&self, window: u16) -> Option<usize> {
+    /// How large the next message may be where the broker takes `window` at once; none while it has to wait. The last
+    /// place is for a live message: it does not wait until one of those that were old already is acknowledged.
+    pub(super) fn room(&self, window: u16, live: bool) -> Option<usize> {
         let window = if self.careful > 0 { 1 } else { usize::from(window.min(WINDOW)) };
+        let window = if live { window } else { window.saturating_sub(1).max(1) };
         let (count, bytes) =
             self.sent().fold((0, 0), |(count, bytes), flight| (count + 1, bytes + flight.queued.size()));
         match count {
@@ -144,7 +148,14 @@ impl Session {
         let exact = queued.message.qos == Qos::ExactlyOnce;
         let is_free = |id: &u16| !self.flights.iter().any(|flight| flight.id == *id);
         let id = (1..=EXACT_IDS).find(is_free).filter(|_| exact).unwrap_or_else(|| self.fresh_id());
-        self.flights.push_back(Flight { id, stage: Stage::Publish, queued, sent: false, dup: false });
+        self.flights.push_back(Flight {
+            id,
+            stage: Stage::Publish,
+            queued,
+            sent: false,
+            dup: false,
+            overtaken: None,
+        });
         self.encode(self.flights.len() - 1, wire)
     }
 
@@ -173,7 +184,16 @@ impl Session {
     fn take(&mut self, id: u16) -> Option<Flight> {
         let index = self.flights.iter().position(|flight| flight.id == id)?;
         self.careful = self.careful.saturating_sub(1);
+        let now = Instant::now();
+        for earlier in self.flights.iter_mut().take(index).filter(|flight| flight.sent) {
+            earlier.overtaken.get_or_insert(now);
+        }
         self.flights.remove(index)
+    }
+
+    /// Since when a message has been passed over by the broker, which answers those after it: it may have forgotten it.
+    pub(super) fn overtaken(&self) -> Option<Instant> {
+        self.flights.iter().filter_map(|flight| flight.overtaken).min()
     }
 
     /// PUBACK: the broker has the message. True where it was one that had to wait for its turn.
@@ -257,6 +277,7 @@ impl Session {
         for flight in &mut self.flights {
             flight.dup |= flight.sent;
             flight.sent = false;
+            flight.overtaken = None;
         }
         live.into_iter().for_each(|flight| flight.queued.finish(Outcome::Offline));
     }

@@ -101,6 +101,10 @@ impl Outbox {
             plan.ops.insert(0, Op::Append { name: cursor::FILE.into(), offset: 0, bytes: Vec::new() });
         }
         self.executing = !plan.ops.is_empty();
+        if !self.executing {
+            // What was dropped may be all that there is to write.
+            self.note();
+        }
         self.executing.then_some(plan)
     }
 

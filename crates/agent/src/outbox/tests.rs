@@ -243,3 +243,15 @@ fn what_is_set_aside_keeps_to_the_size_too() {
         assert!(disk.peak() <= cap, "{} of {cap}", disk.peak());
     }
 }
+
+/// There was nothing else to write.
+#[test]
+fn what_was_dropped_at_once_is_counted_for_good() {
+    let world = World::new(64 << 10);
+    let mut outbox = world.open();
+    push(&mut outbox, Class::Metrics, "m", 40_000);
+    world.commit(&mut outbox);
+    assert_eq!(outbox.total().dropped, 1);
+    drop(outbox);
+    assert_eq!(world.open().total().dropped, 1);
+}

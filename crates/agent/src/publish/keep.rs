@@ -103,6 +103,11 @@ impl<'a> Keeping<'a> {
         let Target { device_id, stream, topic } = &self.target;
         let names = topic.len() + device_id.as_str().len() + stream.as_str().len();
         let size = names + value.get().len() + AROUND;
+        if !self.publisher.mqtt.with_outbox(|outbox| outbox.takes(size)).unwrap_or(true) {
+            self.refused += 1;
+            let reason = "too large for the outbox; see outbox.max_size".to_owned();
+            return self.say(&Reply::Refused { line: self.lines.number(), reason }).await;
+        }
         let share = loop {
             self.wait_for_room(size).await?;
             let share = self.wait_for_share(size).await?;

@@ -47,7 +47,7 @@ impl Link<'_> {
             None if self.phase == Phase::Connack => clocks.phase + PATIENCE,
             None => clocks.read.min(clocks.wrote) + clocks.keep_alive,
         };
-        for since in [clocks.stalled, clocks.ack].into_iter().flatten() {
+        for since in [clocks.stalled, clocks.ack, self.session.overtaken()].into_iter().flatten() {
             deadline = deadline.min(since + PATIENCE);
         }
         match self.phase {
@@ -77,7 +77,7 @@ impl Link<'_> {
         if clocks.stalled.is_some_and(|since| over(since, PATIENCE)) {
             return Err(Lost::Timeout("the broker takes no data"));
         }
-        if clocks.ack.is_some_and(|since| over(since, PATIENCE)) {
+        if [clocks.ack, self.session.overtaken()].into_iter().flatten().any(|since| over(since, PATIENCE)) {
             return Err(Lost::Timeout("PUBACK"));
         }
         match clocks.ping {

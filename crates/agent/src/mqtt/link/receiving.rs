@@ -17,8 +17,10 @@ use crate::mqtt::{
 
 /// MQTT 5: reason code of DISCONNECT.
 const TAKEN_OVER: u8 = 0x8e;
-/// A message that a broker has refused so often without saying that it is for good will never be taken.
+/// A message that a broker has refused so often, over so long a time, without saying that it is for good will never be
+/// taken.
 const NACKS: u32 = 8;
+const NACKS_OVER: Duration = Duration::from_secs(60);
 
 impl Link<'_> {
     /// Bytes came in.
@@ -194,8 +196,12 @@ impl Link<'_> {
     /// What may be taken later waits; all else waits with it, but for live messages. The connection stays: it tells
     /// the world that the device is there.
     fn nacked(&mut self, mut queued: Queued, nack: Nack) {
-        queued.nacks += u32::from(!nack.is_busy());
-        if nack.is_final() || queued.is_live() || queued.nacks >= NACKS {
+        let now = Instant::now();
+        let (count, since) = queued.nacks.unwrap_or((0, now));
+        let count = count + u32::from(!nack.is_busy());
+        queued.nacks = Some((count, since));
+        let proven = count >= NACKS && now - since >= NACKS_OVER;
+        if nack.is_final() || queued.is_live() || proven {
             return self.refuse(queued, nack.to_string());
         }
         warn!(topic = queued.message.topic, reason = %nack, "the broker does not take a message now");

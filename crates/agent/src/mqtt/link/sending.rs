@@ -1,7 +1,7 @@
 //! What goes out: subscriptions, the birth, messages.
 
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{AHEAD, Link, Lost, Phase};
 use crate::mqtt::{Connection, Outcome, Presence, Qos, queue::Queued, session::Encoded};
@@ -42,18 +42,25 @@ impl Link<'_> {
         drop(state);
         let (version, session_present) = (self.wire.name(), self.session_present);
         info!(version, session_present, "connected");
+        if self.limits.max_qos == Qos::AtMostOnce {
+            warn!(
+                "the broker takes QoS 0 only: nothing is acknowledged, and what is lost on the way is lost"
+            );
+        }
         self.shared.connection.send_replace(Connection::Connected { version, session_present });
     }
 
     /// Sends live messages, what was in flight before, then what waits, as far as the window and the socket allow.
     pub(super) fn fill(&mut self) {
+        let window = self.limits.receive_maximum;
         while self.out.len() - self.written < AHEAD
-            && let Some(room) = self.session.room(self.limits.receive_maximum)
+            && let Some(room) = self.session.room(window, true)
         {
             let mut state = self.shared.state();
             let live = state.queue.pop_live(room);
-            let again = if live.is_none() { self.session.next(self.wire) } else { None };
-            let next = if again.is_none() { live.or_else(|| state.queue.pop(room)) } else { None };
+            let others = self.session.room(window, false).filter(|_| live.is_none());
+            let again = others.and_then(|_| self.session.next(self.wire));
+            let next = if again.is_none() { live.or_else(|| state.queue.pop(others?)) } else { None };
             drop(state);
             match (again, next) {
                 (Some(encoded), _) => self.encoded(encoded),

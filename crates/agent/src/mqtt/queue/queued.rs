@@ -14,8 +14,8 @@ pub(in super::super) struct Queued {
     pub(in super::super) class: Class,
     /// When it left the queue first, among all others; 0 before.
     pub(super) order: u64,
-    /// How often the broker refused it, but not for good.
-    pub(in super::super) nacks: u32,
+    /// How often the broker refused it, but not for good, and since when.
+    pub(in super::super) nacks: Option<(u32, Instant)>,
     /// How often in a row the broker ended the connection on it, and since when.
     pub(in super::super) strikes: Option<(u32, Instant)>,
     owner: Owner,
@@ -30,7 +30,7 @@ enum Owner {
 impl Queued {
     /// A message that is nowhere but here.
     pub(in super::super) fn new(message: Message, class: Class, done: oneshot::Sender<Outcome>) -> Self {
-        Self { message, class, order: 0, nacks: 0, strikes: None, owner: Owner::Sender(done) }
+        Self { message, class, order: 0, nacks: None, strikes: None, owner: Owner::Sender(done) }
     }
 
     /// A message whose outcome nobody waits for.
@@ -39,7 +39,7 @@ impl Queued {
     }
 
     pub(super) fn stored(message: Message, class: Class, key: Key, settled: Settled) -> Self {
-        Self { message, class, order: 0, nacks: 0, strikes: None, owner: Owner::Outbox(key, settled) }
+        Self { message, class, order: 0, nacks: None, strikes: None, owner: Owner::Outbox(key, settled) }
     }
 
     /// Tells the outcome to whoever waits; nobody has to.

@@ -97,13 +97,13 @@ fn identifiers_wrap_and_skip_those_in_use() {
 fn in_flight_are_bounded_in_number_and_in_bytes() {
     let mut session = Session::default();
     let large = "x".repeat(300 * 1024);
-    assert_eq!(session.room(2), Some(usize::MAX), "a single one may be of any size");
+    assert_eq!(session.room(2, true), Some(usize::MAX), "a single one may be of any size");
     let _outcome = launch(&mut session, &large, Delivery::Memory);
-    assert_eq!(session.room(2), Some(WINDOW_BYTES - large.len() - 1));
+    assert_eq!(session.room(2, true), Some(WINDOW_BYTES - large.len() - 1));
     let _outcome = launch(&mut session, "1", Delivery::Memory);
-    assert_eq!(session.room(2), None);
+    assert_eq!(session.room(2, true), None);
     let _outcome = launch(&mut session, &large, Delivery::Memory);
-    assert_eq!(session.room(u16::MAX), Some(0));
+    assert_eq!(session.room(u16::MAX, true), Some(0));
 }
 
 /// The broker ends every connection on the second of three; the first and the third arrive.
@@ -116,10 +116,10 @@ async fn a_message_on_which_the_broker_ends_every_connection_is_found() {
     assert!(session.blame(Blame::Perhaps).is_none());
     session.interrupted();
     assert_eq!(repeat(&mut session), Some(first));
-    assert_eq!(session.room(64), None, "one by one from now on");
+    assert_eq!(session.room(64, true), None, "one by one from now on");
     assert!(session.acknowledged(first));
     for strike in 1..=5 {
-        assert_eq!((repeat(&mut session), session.room(64)), (Some(second), None));
+        assert_eq!((repeat(&mut session), session.room(64, true)), (Some(second), None));
         advance(Duration::from_secs(5)).await;
         let found = session.blame(Blame::Perhaps);
         session.interrupted();
@@ -129,7 +129,7 @@ async fn a_message_on_which_the_broker_ends_every_connection_is_found() {
     assert_eq!(repeat(&mut session), Some(third));
     assert!(session.acknowledged(third));
     let _four = launch(&mut session, "4", Delivery::Memory);
-    assert!(session.room(64).is_some(), "no longer careful");
+    assert!(session.room(64, true).is_some(), "no longer careful");
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,4 +204,30 @@ fn what_the_broker_may_hold_for_the_process_before_is_released_first() {
     let (mut exact, _outcome) = queued("3", Delivery::Memory);
     exact.message.qos = Qos::ExactlyOnce;
     assert_eq!(session.launch(exact, Wire::V311).unwrap()[0] >> 4, 3, "it has answered");
+}
+
+/// A broker that has forgotten one message, and answers all others, is not waited for for ever.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_was_passed_over_is_known() {
+    let mut session = Session::default();
+    let _first = launch(&mut session, "1", Delivery::Memory);
+    let (second, _two) = launch(&mut session, "2", Delivery::Memory);
+    assert_eq!(session.overtaken(), None);
+    session.acknowledged(second);
+    let since = session.overtaken().unwrap();
+    advance(Duration::from_secs(5)).await;
+    let (third, _three) = launch(&mut session, "3", Delivery::Memory);
+    session.acknowledged(third);
+    assert_eq!(session.overtaken(), Some(since), "since the first time");
+    session.interrupted();
+    assert_eq!(session.overtaken(), None);
+}
+
+#[test]
+fn a_live_message_has_a_place_of_its_own() {
+    let mut session = Session::default();
+    let _one = launch(&mut session, "1", Delivery::Durable);
+    assert_eq!(session.room(2, false), None);
+    assert!(session.room(2, true).is_some());
+    assert_eq!(Session::default().room(1, false), Some(usize::MAX), "the only place is for all");
 }
