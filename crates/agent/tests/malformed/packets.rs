@@ -80,7 +80,7 @@ const V5: &[Row] = &[
     (
         Greeting,
         b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html>no</html>\n",
-        "PUBACK packet: MalformedPacket",
+        EARLY,
     ),
     (Greeting, b"\x20\x03\x00\x00\x05", "CONNACK packet: MalformedPacket"),
     (Greeting, b"\x20\x03\x00\x01\x00", "CONNACK packet: MalformedPacket"),
@@ -92,8 +92,8 @@ const V5: &[Row] = &[
     (Up, b"\x30\x05\x00\x01a\x05\x01", "PUBLISH packet: MalformedPacket"),
     (Up, b"\x30\x06\x00\x01a\x02\x7f\x00", "PUBLISH packet: MalformedPacket"),
     (Up, b"\x30\x07\x00\x01a\x03\x23\x00\x00", "PUBLISH packet: ProtocolError"),
-    (Up, b"\x40\x03\x00\x01\x01", "PUBACK packet: MalformedPacket"),
-    (Up, b"\x50\x03\x00\x01\x01", "PUBREC packet: MalformedPacket"),
+    (Up, b"\x40\x03\x00\x00\x01", "PUBACK packet: MalformedPacket"),
+    (Up, b"\x50\x03\x00\x00\x01", "PUBREC packet: MalformedPacket"),
     (Up, b"\x90\x04\x00\x01\x00\x03", "SUBACK packet: MalformedPacket"),
     (Up, b"\xe0\x01\x05", "DISCONNECT packet: MalformedPacket"),
 ];
