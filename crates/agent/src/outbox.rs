@@ -72,6 +72,8 @@ pub struct Outbox {
     open: bool,
     /// The lengths of all files are known.
     measured: bool,
+    /// What is in the folder, as it was seen last, survives a power cut.
+    names_safe: bool,
     degraded: Option<String>,
     /// Told to be full.
     full: bool,
@@ -94,6 +96,7 @@ impl Outbox {
             executing: false,
             open: false,
             measured: true,
+            names_safe: false,
             degraded: None,
             full: false,
             unreadable: false,
@@ -255,15 +258,15 @@ impl Outbox {
     /// Writes down how far the broker has acknowledged, where that has changed. Once for many acknowledgements: what
     /// is not written down is sent again by the next process.
     pub fn note(&mut self) {
-        if !self.open {
-            return;
+        if self.open
+            && let Err(error) = self.try_note()
+        {
+            tracing::debug!(%error, "cannot write down what the broker has acknowledged");
         }
-        for log in &mut self.logs {
-            if let Err(error) = log.note(&*self.disk) {
-                tracing::debug!(%error, "cannot write down what the broker has acknowledged");
-                return;
-            }
-        }
+    }
+
+    fn try_note(&mut self) -> io::Result<()> {
+        self.logs.iter_mut().try_for_each(|log| log.note(&*self.disk))
     }
 
     /// The plan has been executed.
@@ -277,6 +280,7 @@ impl Outbox {
         self.refused.planned = 0;
         match result {
             Ok(()) => {
+                self.names_safe = true;
                 self.logs.iter_mut().for_each(Log::committed);
                 lines.iter().for_each(|line| self.settle_refused(line));
                 if self.degraded.take().is_some() {
@@ -288,7 +292,7 @@ impl Outbox {
                 self.logs.iter_mut().for_each(Log::failed);
                 self.refused.purge |= self.refused.purging;
                 self.degrade(&error);
-                self.measured = false;
+                (self.measured, self.names_safe) = (false, false);
             }
         }
         self.note();

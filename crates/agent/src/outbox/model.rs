@@ -229,10 +229,47 @@ fn what_was_lost_once_is_not_again() {
                 push(0, 2, 1),
             ],
         ),
+        // A file that was removed without a sync, by a process before, comes back and hides a later one's.
+        (
+            163_840,
+            vec![
+                push(3, 0, 1),
+                push(4, 0, 1),
+                push(1, 0, 1),
+                Note,
+                Commit,
+                Cut,
+                push(2, 0, 1),
+                Fail(1, Fault::Full),
+                Fill(1),
+                Commit,
+                Commit,
+                push(4, 0, 1),
+                Fail(2, Fault::ReadOnly),
+                Commit,
+                Commit,
+                Plan,
+                Kill,
+                Commit,
+                push(4, 0, 1),
+                Commit,
+                Kill,
+                Purge(1),
+                push(0, 0, 5000),
+                Fill(0),
+                Commit,
+                Commit,
+                Commit,
+                Cut,
+            ],
+        ),
     ];
     let mut again = Vec::new();
     for (at, (cap, ops)) in found.iter().enumerate() {
-        again.extend((0..40).filter_map(|seed| Some(format!("{at}: {}", play(seed, *cap, ops).err()?))));
+        again.extend(
+            (5941320110863442103..5941320110863442104_u64)
+                .filter_map(|seed| Some(format!("{at}: {}", play(seed, *cap, ops).err()?))),
+        );
     }
     assert!(again.is_empty(), "{again:#?}");
 }

@@ -127,10 +127,9 @@ impl Outbox {
         }
         if !unknown.is_empty() {
             // Counts and numbers may be known to these alone.
-            self.note();
             match self.make_known() {
                 // What they hold is in memory: they must not be what fills the disk for ever.
-                Err(error) if is_full(&error) => {
+                Err(error) if streams::is_full(&error) => {
                     unknown
                         .iter()
                         .filter(|(_, new)| *new)
@@ -144,12 +143,9 @@ impl Outbox {
     }
 
     /// Makes counts and numbers safe.
-    fn make_known(&self) -> io::Result<()> {
+    fn make_known(&mut self) -> io::Result<()> {
+        self.try_note()?;
         self.disk.write_synced(cursor::FILE, 0, &[])?;
-        self.disk.replace(streams::FILE, &self.streams.encode())
+        streams::write(&*self.disk, &self.streams.encode())
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

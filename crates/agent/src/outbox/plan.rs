@@ -24,10 +24,26 @@ pub(super) fn pages(len: u64) -> u64 {
 
 #[derive(Debug)]
 enum Op {
-    Append { name: String, offset: u64, bytes: Vec<u8> },
-    Replace { name: &'static str, bytes: Vec<u8> },
-    Rename { from: String, to: String },
-    Remove { name: String },
+    Append {
+        name: String,
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    Streams {
+        bytes: Vec<u8>,
+    },
+    /// The streams' file too, to see whether the disk can be written: a full one is none.
+    Probe {
+        bytes: Vec<u8>,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
+    Remove {
+        name: String,
+    },
+    SyncNames,
 }
 
 /// What is to be written next.
@@ -51,9 +67,11 @@ impl Plan {
         for op in &self.ops {
             match op {
                 Op::Append { name, offset, bytes } => disk.write_synced(name, *offset, bytes)?,
-                Op::Replace { name, bytes } => disk.replace(name, bytes)?,
+                Op::Streams { bytes } => streams::write(disk, bytes)?,
+                Op::Probe { bytes } => disk.replace(streams::FILE, bytes)?,
                 Op::Rename { from, to } => disk.rename(from, to)?,
                 Op::Remove { name } => disk.remove(name)?,
+                Op::SyncNames => disk.sync_names()?,
             }
         }
         if self.names { disk.sync_names() } else { Ok(()) }
@@ -92,15 +110,22 @@ impl Outbox {
         self.plan_records(&mut plan);
         self.plan_refused(&mut plan);
         if plan.ops.is_empty() && self.degraded.is_some() {
-            // To see whether the disk can be written again.
-            self.plan_streams(&mut plan);
+            plan.ops.push(Op::Probe { bytes: self.streams.encode() });
         }
         if plan.ops.iter().any(|op| matches!(op, Op::Remove { .. } | Op::Rename { .. })) {
             // What is counted must be safe before what it was counted in is gone.
-            self.note();
+            if let Err(error) = self.try_note() {
+                self.committed(plan, Err(error));
+                return None;
+            }
             plan.ops.insert(0, Op::Append { name: cursor::FILE.into(), offset: 0, bytes: Vec::new() });
         }
         self.executing = !plan.ops.is_empty();
+        if self.executing && !self.names_safe {
+            // A file that is gone by a removal that is not safe may come back with the power, and hide what is written
+            // to another meanwhile.
+            plan.ops.insert(0, Op::SyncNames);
+        }
         if !self.executing {
             // What was dropped may be all that there is to write.
             self.note();
@@ -120,7 +145,7 @@ impl Outbox {
     }
 
     fn plan_streams(&mut self, plan: &mut Plan) {
-        plan.ops.push(Op::Replace { name: streams::FILE, bytes: self.streams.encode() });
+        plan.ops.push(Op::Streams { bytes: self.streams.encode() });
     }
 
     fn plan_finished(&mut self, plan: &mut Plan) {

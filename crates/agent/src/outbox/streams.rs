@@ -21,6 +21,23 @@ struct Last {
     written: u64,
 }
 
+/// Puts this into the file. What makes room must not need any: on a full disk it is written over what is there, one half
+/// after the other. It never gets shorter, so that one of the two is whole at any moment.
+pub(super) fn write(disk: &dyn Disk, bytes: &[u8]) -> io::Result<()> {
+    match disk.replace(FILE, bytes) {
+        Err(error) if is_full(&error) => {
+            let (first, second) = bytes.split_at(bytes.len() / 2);
+            disk.write_synced(FILE, first.len() as u64, second)?;
+            disk.write_synced(FILE, 0, first)
+        }
+        other => other,
+    }
+}
+
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Numbers by topic.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
