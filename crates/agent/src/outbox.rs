@@ -305,6 +305,7 @@ impl Outbox {
             self.logs.iter_mut().for_each(Log::tell_in_memory);
         }
         self.degraded = Some(why);
+        self.logs.iter_mut().for_each(Log::doubt);
         // They must not block what stands behind them.
         for line in std::mem::take(&mut self.refused.lines) {
             self.settle_refused(&line);

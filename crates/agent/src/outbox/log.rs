@@ -355,13 +355,16 @@ impl Log {
     pub(super) fn failed(&mut self) {
         self.planned = 0;
         self.growing = false;
-        // Its sync may be what failed, and with it what was written.
-        self.dirty = true;
         self.segments.retain(|segment| segment.len > 0);
         for segment in &mut self.segments {
             segment.planned = segment.next;
         }
         self.tell_in_memory();
+    }
+
+    /// The cursor's sync may be what failed, and with it what was written.
+    pub(super) fn doubt(&mut self) {
+        self.dirty = true;
     }
 
     /// Writes the cursor down where it has changed.
