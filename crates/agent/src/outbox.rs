@@ -77,8 +77,6 @@ pub struct Outbox {
     degraded: Option<String>,
     /// Told to be full.
     full: bool,
-    /// Told not to be readable.
-    unreadable: bool,
 }
 
 impl Outbox {
@@ -99,7 +97,6 @@ impl Outbox {
             names_safe: false,
             degraded: None,
             full: false,
-            unreadable: false,
         };
         outbox.is_open();
         outbox
@@ -113,7 +110,7 @@ impl Outbox {
 
     /// Whether the last attempt to read what waits has failed.
     pub fn is_unreadable(&self) -> bool {
-        self.unreadable
+        self.logs.iter().any(|log| log.unreadable)
     }
 
     /// Takes a message, dropping what is less important and older where there is no room; itself where all else is
@@ -200,17 +197,9 @@ impl Outbox {
     pub fn take(&mut self, class: Class) -> Option<(Key, Record)> {
         let log = &mut self.logs[class as usize];
         match log.take(&*self.disk) {
-            Ok(Some((index, record))) => {
-                self.unreadable = false;
-                return Some((Key::Disk { class, index }, record));
-            }
+            Ok(Some((index, record))) => return Some((Key::Disk { class, index }, record)),
             Ok(None) => {}
-            Err(error) => {
-                if !std::mem::replace(&mut self.unreadable, true) {
-                    error!(%class, %error, "cannot read the outbox");
-                }
-                return None;
-            }
+            Err(_) => return None,
         }
         // What is being written may be on disk in a moment, and goes before what has come since.
         if self.degraded.is_none() || log.has_more() || log.planned > 0 {

@@ -52,6 +52,8 @@ pub(super) struct Log {
     reader: Reader,
     /// The next index to read.
     ahead: u64,
+    /// The last attempt to read has failed.
+    pub(super) unreadable: bool,
     followers: Followers,
 }
 
@@ -73,6 +75,7 @@ impl Log {
             orphans: BTreeSet::new(),
             reader: Reader::default(),
             ahead: 0,
+            unreadable: false,
             followers: Followers::default(),
         }
     }
@@ -195,8 +198,18 @@ impl Log {
         self.ahead < self.next() && self.ahead < self.cursor.head + SPAN
     }
 
-    /// The next record that has been neither taken nor met its end. An error leaves everything as it was.
+    /// The next record that has been neither taken nor met its end. An error, which is told once, leaves everything as it
+    /// was.
     pub(super) fn take(&mut self, disk: &dyn Disk) -> io::Result<Option<(u64, Record)>> {
+        let taken = self.try_take(disk);
+        let was = std::mem::replace(&mut self.unreadable, taken.is_err());
+        if let (false, Err(error)) = (was, &taken) {
+            tracing::error!(class = %self.class, %error, "cannot read the outbox");
+        }
+        taken
+    }
+
+    fn try_take(&mut self, disk: &dyn Disk) -> io::Result<Option<(u64, Record)>> {
         while self.has_more() {
             let ahead = self.ahead;
             let segment = self.segments.iter().find(|segment| segment.next > ahead);

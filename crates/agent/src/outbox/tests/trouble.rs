@@ -170,3 +170,31 @@ fn files_with_impossible_numbers_are_survived() {
         assert_eq!(drain(&mut outbox, Class::Event), [1, 2, 3], "{names:?}");
     }
 }
+
+/// Whoever reads is to try again until it works, or until there is nothing left to read.
+#[test]
+fn a_read_that_fails_is_known_until_there_is_no_need_of_it() {
+    let world = World::new(1 << 20);
+    let mut outbox = world.open();
+    push(&mut outbox, Class::Event, "t", 10);
+    world.commit(&mut outbox);
+    let path = |name: &str| world.dir.path().join("outbox").join(name);
+    let segment = world.names().into_iter().find(|name| name.starts_with("event")).unwrap();
+    // No link is followed.
+    std::fs::rename(path(&segment), path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(path("elsewhere"), path(&segment)).unwrap();
+    assert!(outbox.take(Class::Event).is_none() && outbox.is_unreadable());
+    assert!(outbox.take(Class::Metrics).is_none() && outbox.is_unreadable(), "of another class");
+    std::fs::rename(path("elsewhere"), path(&segment)).unwrap();
+    let (key, _) = outbox.take(Class::Event).unwrap();
+    assert!(!outbox.is_unreadable());
+    outbox.settle(key, Fate::Sent);
+
+    push(&mut outbox, Class::Event, "t", 10);
+    world.commit(&mut outbox);
+    std::fs::rename(path(&segment), path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(path("elsewhere"), path(&segment)).unwrap();
+    assert!(outbox.take(Class::Event).is_none() && outbox.is_unreadable());
+    outbox.purge(&[Class::Event]);
+    assert!(outbox.take(Class::Event).is_none() && !outbox.is_unreadable());
+}
