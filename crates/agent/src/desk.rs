@@ -16,14 +16,11 @@ use crate::{
     config::Qos,
     control::{self, Command, Talk},
     mqtt::Mqtt,
-    outbox::{Class, Outbox, Record, Stats},
+    outbox::{self, Class, Outbox, Record},
     publish::{self, Publisher},
     service::Shared,
     status,
 };
-
-/// Files of messages that the broker will never take, the older first; one JSON object a line.
-pub const REFUSED: [&str; 2] = ["refused.1.jsonl", "refused.jsonl"];
 
 /// How many messages one answer lists at most.
 const PAGE: usize = 256;
@@ -98,8 +95,12 @@ impl Desk {
         Self { shared, mqtt, broker, publisher, folder }
     }
 
-    fn outbox<T>(&self, look: impl FnOnce(&mut Outbox) -> T) -> Result<T, String> {
-        self.mqtt.with_outbox(look).ok_or_else(|| "this agent keeps no outbox".to_owned())
+    fn outbox<T>(&self, look: impl FnOnce(&Outbox) -> T) -> Result<T, String> {
+        self.mqtt.with_outbox(look).ok_or_else(none)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Outbox) -> T) -> Result<T, String> {
+        self.mqtt.change_outbox(change).ok_or_else(none)
     }
 
     fn list(&self, class: Class, from: u64) -> Result<Value, String> {
@@ -118,12 +119,12 @@ impl Desk {
     }
 
     async fn purge(&self, classes: &[Class], refused: bool) -> Result<Value, String> {
-        let purged = self.outbox(|outbox| outbox.purge(classes))?;
+        let purged = self.change(|outbox| outbox.purge(classes))?;
         let mut removed = 0;
         if refused {
             let failed = |error| format!("cannot read what was set aside: {error}");
             removed = count_lines(&self.folder).map_err(failed)?;
-            self.outbox(Outbox::purge_refused)?;
+            self.change(Outbox::purge_refused)?;
             self.wait_removed().await?;
         }
         tracing::info!(messages = purged, refused = removed, "outbox purged");
@@ -150,7 +151,7 @@ impl control::Desk for Desk {
     async fn answer(&self, command: Command) -> Result<Value, String> {
         match command {
             Command::Status => Ok(status::report(&self.shared, &self.mqtt, &self.broker)),
-            Command::OutboxStats => self.outbox(|outbox| stats(outbox)),
+            Command::OutboxStats => self.outbox(stats),
             Command::OutboxList { class, from } => self.list(class, from),
             Command::OutboxPurge { classes, refused } => self.purge(&classes, refused).await,
             Command::Publish(_) => Err("lines follow this command".to_owned()),
@@ -162,28 +163,26 @@ impl control::Desk for Desk {
     }
 }
 
+fn none() -> String {
+    "this agent keeps no outbox".to_owned()
+}
+
 fn stats(outbox: &Outbox) -> Value {
-    let mut stats = counted(outbox.total());
+    let mut stats = json!(outbox.total());
     stats["max_size"] = json!(outbox.cap());
     if let Some(why) = outbox.degraded() {
         stats["degraded"] = json!(why);
     }
     for class in Class::ALL {
-        stats["classes"][class.name()] = counted(outbox.stats(class));
+        stats["classes"][class.name()] = json!(outbox.stats(class));
     }
     stats
-}
-
-fn counted(Stats { messages, bytes, sent, dropped, refused, damaged }: Stats) -> Value {
-    json!({
-        "messages": messages, "bytes": bytes, "sent": sent, "dropped": dropped, "refused": refused, "damaged": damaged,
-    })
 }
 
 /// How many messages were set aside.
 fn count_lines(folder: &Path) -> io::Result<usize> {
     let mut lines = 0;
-    for name in REFUSED {
+    for name in outbox::REFUSED {
         match File::open(folder.join(name)) {
             Ok(file) => lines += BufReader::new(file).split(b'\n').map_while(Result::ok).count(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

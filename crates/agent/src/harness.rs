@@ -91,7 +91,7 @@ impl Harness {
 
     /// Writes what is durable, as the agent's committer does.
     pub(crate) fn commit(&self) {
-        self.mqtt.with_outbox(|outbox| {
+        self.mqtt.change_outbox(|outbox| {
             while let Some(plan) = outbox.plan() {
                 let written = plan.execute(&self.disk);
                 outbox.committed(plan, written);

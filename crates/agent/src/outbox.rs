@@ -39,6 +39,7 @@ pub use class::Class;
 pub use disk::{Disk, Folder};
 pub use message::{Draft, Fate, Key, Record};
 pub use plan::Plan;
+pub use refused::FILES as REFUSED;
 pub use stats::Stats;
 pub use tally::{Counts, Tally};
 

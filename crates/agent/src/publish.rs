@@ -176,7 +176,7 @@ impl Publisher {
         let device = self.shared.identity.device().borrow().clone();
         let device_id = device.ok_or("not enrolled yet: the device has no id to publish under")?.device_id;
         let topic = data::topic(&self.shared.topics.prefix, &device_id, stream);
-        let known = |outbox: &mut Outbox| outbox.has_room_for_topic(&topic);
+        let known = |outbox: &Outbox| outbox.has_room_for_topic(&topic);
         if !live && !self.mqtt.with_outbox(known).unwrap_or(true) {
             return Err(
                 "too many streams: 4096 have been used, and each keeps its number for ever".to_owned()

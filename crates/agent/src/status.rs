@@ -26,9 +26,9 @@ pub fn report(shared: &Shared, mqtt: &Mqtt, broker: &str) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "identity": who,
-        "connection": connection(mqtt, broker),
+        "connection": connection(mqtt, counters.connects, broker),
         "services": services(shared),
-        "outbox": outbox(&counters, mqtt.with_outbox(|outbox| Outbox::cap(outbox))),
+        "outbox": outbox(&counters, mqtt.with_outbox(Outbox::cap)),
         "received": {
             "unclaimed": counters.unclaimed,
             "overflowed": counters.overflowed,
@@ -41,8 +41,8 @@ pub fn report(shared: &Shared, mqtt: &Mqtt, broker: &str) -> Value {
     })
 }
 
-fn connection(mqtt: &Mqtt, broker: &str) -> Value {
-    let mut shown = json!({ "broker": broker, "connects": mqtt.counters().connects });
+fn connection(mqtt: &Mqtt, connects: u64, broker: &str) -> Value {
+    let mut shown = json!({ "broker": broker, "connects": connects });
     // Also during the next try, which may take longer than the wait before it.
     if let Some(error) = mqtt.lost() {
         shown["error"] = json!(error);
@@ -65,19 +65,9 @@ fn connection(mqtt: &Mqtt, broker: &str) -> Value {
 
 /// What waits, all messages of all kinds; `max_size` bounds those on disk.
 fn outbox(counters: &Counters, max_size: Option<u64>) -> Value {
-    let of = |stats: &Stats| {
-        json!({
-            "messages": stats.messages,
-            "bytes": stats.bytes,
-            "sent": stats.sent,
-            "dropped": stats.dropped,
-            "refused": stats.refused,
-            "damaged": stats.damaged,
-        })
-    };
-    let mut shown = of(&counters.classes.into_iter().fold(Stats::default(), Stats::add));
+    let mut shown = json!(counters.classes.into_iter().fold(Stats::default(), Stats::add));
     let classes = Class::ALL.into_iter().zip(&counters.classes);
-    shown["classes"] = classes.map(|(class, stats)| (class.name().to_owned(), of(stats))).collect();
+    shown["classes"] = classes.map(|(class, stats)| (class.name().to_owned(), json!(stats))).collect();
     if let Some(max_size) = max_size {
         shown["max_size"] = json!(max_size);
     }

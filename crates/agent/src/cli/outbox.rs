@@ -16,8 +16,8 @@ use crate::{
     agent,
     config::Paths,
     control::{self, Command},
-    desk::{Item, REFUSED},
-    outbox::Class,
+    desk::Item,
+    outbox::{Class, REFUSED},
     status::printable,
 };
 

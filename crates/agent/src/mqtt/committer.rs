@@ -118,12 +118,17 @@ impl Mqtt {
         self.shared.state().queue.outbox().is_some()
     }
 
-    /// Looks at the outbox, or changes it; none where there is no outbox. `look` must not need this handle.
-    pub fn with_outbox<T>(&self, look: impl FnOnce(&mut Outbox) -> T) -> Option<T> {
-        let looked = self.shared.state().queue.outbox().map(look);
+    /// Looks at the outbox; none where there is no outbox. `look` must not need this handle.
+    pub fn with_outbox<T>(&self, look: impl FnOnce(&Outbox) -> T) -> Option<T> {
+        self.shared.state().queue.outbox().map(|outbox| look(outbox))
+    }
+
+    /// Changes the outbox, and wakes whom that concerns; as [`Mqtt::with_outbox`].
+    pub fn change_outbox<T>(&self, change: impl FnOnce(&mut Outbox) -> T) -> Option<T> {
+        let changed = self.shared.state().queue.outbox().map(change);
         self.shared.dirty.notify_one();
         self.shared.freed.notify_waiters();
-        looked
+        changed
     }
 
     /// Waits until a message of so many bytes (topic and payload) has room without anything being dropped.

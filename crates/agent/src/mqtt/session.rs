@@ -147,7 +147,8 @@ impl Session {
     pub(super) fn launch(&mut self, queued: Queued, wire: Wire) -> Encoded {
         let exact = queued.message.qos == Qos::ExactlyOnce;
         let is_free = |id: &u16| !self.flights.iter().any(|flight| flight.id == *id);
-        let id = (1..=EXACT_IDS).find(is_free).filter(|_| exact).unwrap_or_else(|| self.fresh_id());
+        let reserved = if exact { (1..=EXACT_IDS).find(is_free) } else { None };
+        let id = reserved.unwrap_or_else(|| self.fresh_id());
         self.flights.push_back(Flight {
             id,
             stage: Stage::Publish,

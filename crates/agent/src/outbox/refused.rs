@@ -11,6 +11,8 @@ use super::{Class, Record};
 /// The file, and what it is called once it is full.
 pub(super) const FILE: &str = "refused.jsonl";
 pub(super) const OLD_FILE: &str = "refused.1.jsonl";
+/// Files of messages that the broker will never take, in the outbox's folder, the older first; one JSON object a line.
+pub const FILES: [&str; 2] = [OLD_FILE, FILE];
 /// Most bytes that wait to be written; then the oldest go, which are counted all the same.
 const BACKLOG: usize = 256 << 10;
 

@@ -2,8 +2,10 @@
 
 use std::ops::Add;
 
+use serde::Serialize;
+
 /// What waits, of one class or of all.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Stats {
     /// Messages not acknowledged yet.
     pub messages: u64,

@@ -88,11 +88,7 @@ impl<'a> Keeping<'a> {
         for _ in 0..CHUNK {
             match self.lines.next() {
                 Some(Ok(value)) => self.take(&value).await?,
-                Some(Err(unfit)) => {
-                    self.refused += 1;
-                    let reason = unfit.reason.to_owned();
-                    self.say(&Reply::Refused { line: unfit.line, reason }).await?;
-                }
+                Some(Err(unfit)) => self.refuse(unfit.line, unfit.reason).await?,
                 None => break,
             }
         }
@@ -104,9 +100,7 @@ impl<'a> Keeping<'a> {
         let names = topic.len() + device_id.as_str().len() + stream.as_str().len();
         let size = names + value.get().len() + AROUND;
         if !self.publisher.mqtt.with_outbox(|outbox| outbox.takes(size)).unwrap_or(true) {
-            self.refused += 1;
-            let reason = "too large for the outbox; see outbox.max_size".to_owned();
-            return self.say(&Reply::Refused { line: self.lines.number(), reason }).await;
+            return self.refuse(self.lines.number(), "too large for the outbox; see outbox.max_size").await;
         }
         let share = loop {
             self.wait_for_room(size).await?;
@@ -136,7 +130,7 @@ impl<'a> Keeping<'a> {
 
     /// Who does not ask for room has it. Nothing makes room in an outbox where nothing waits.
     fn has_room(&self, size: usize) -> bool {
-        let has_room = |outbox: &mut Outbox| outbox.has_room(size) || outbox.total().messages == 0;
+        let has_room = |outbox: &Outbox| outbox.has_room(size) || outbox.total().messages == 0;
         !self.request.block || self.publisher.mqtt.with_outbox(has_room).unwrap_or(true)
     }
 
@@ -185,6 +179,11 @@ impl<'a> Keeping<'a> {
         }
         let report = self.report(self.told);
         self.say(&Reply::Progress(report)).await
+    }
+
+    async fn refuse(&mut self, line: u64, reason: &str) -> io::Result<()> {
+        self.refused += 1;
+        self.say(&Reply::Refused { line, reason: reason.to_owned() }).await
     }
 
     async fn say(&mut self, reply: &Reply) -> io::Result<()> {
