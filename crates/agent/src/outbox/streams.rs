@@ -10,6 +10,8 @@ use super::{
 
 /// The file.
 pub(super) const FILE: &str = "streams";
+/// All that is in the file before there is a number.
+const NOTHING: u8 = 0;
 /// So many topics have their last number remembered for ever.
 pub(super) const MOST: usize = 4096;
 const SALT: u32 = 0x73_74_72_6d;
@@ -80,6 +82,10 @@ impl Streams {
             encode(&mut bytes, SALT, 0, last.written, &record);
         }
         bytes.extend_from_within(..);
+        if bytes.is_empty() {
+            // So that it has a block of the disk from the beginning, which it may need when there is none left.
+            bytes.push(NOTHING);
+        }
         bytes
     }
 
@@ -103,6 +109,9 @@ impl Streams {
         }
         bytes.truncate(filled);
         let (mut rest, mut whole) = (&bytes[..], true);
+        if rest == [NOTHING] {
+            return Ok(true);
+        }
         while !rest.is_empty() {
             let head = Head::parse(rest, SALT).filter(|head| head.size() <= rest.len());
             match head.and_then(|head| head.record(&rest[..head.size()]).map(|record| (head, record))) {

@@ -66,11 +66,12 @@ fn a_damaged_segment_costs_its_damaged_records_and_is_kept_aside() {
     assert!(world.names().contains(&format!("{}.damaged", segments[0])), "{:?}", world.names());
 }
 
+/// With several segments, and with a single one that has the whole disk.
 #[test]
 fn a_disk_that_is_too_small_is_not_full_for_ever() {
-    for budget in 100..164 {
+    for (cap, budget) in (100..164).flat_map(|budget| [(8 << 20, budget), (64 << 20, budget)]) {
         let disk = faulty::Faulty::new(1);
-        let mut outbox = Outbox::open(disk.clone(), 8 << 20, Clock::new(clock::built(), None));
+        let mut outbox = Outbox::open(disk.clone(), cap, Clock::new(clock::built(), None));
         disk.set_budget(budget * 4096);
         let commit = |outbox: &mut Outbox| {
             if let Some(plan) = outbox.plan() {
@@ -88,7 +89,7 @@ fn a_disk_that_is_too_small_is_not_full_for_ever() {
             drain(&mut outbox, Class::Metrics);
             commit(&mut outbox);
         }
-        assert_eq!(outbox.degraded(), None, "{budget} pages");
+        assert_eq!(outbox.degraded(), None, "{budget} pages, {cap} wanted");
     }
 }
 
