@@ -3,45 +3,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says where it failed")]
 
+#[path = "support/direct.rs"]
+mod direct;
+
 use std::time::Duration;
 
-use iot_agent::{
-    clock::{self, Clock},
-    mqtt::{
-        self, Backoff, Connection, Credentials, Delivery, Inbox, Message, Mqtt, Outcome, Qos, Settings,
-        Version,
-        transport::{Dial, Endpoint, Scheme, TlsFiles},
-    },
-};
+use iot_agent::mqtt::{self, Connection, Delivery, Inbox, Message, Mqtt, Outcome, Qos, Settings, Version};
 use testkit::{client::Watcher, mosquitto::Mosquitto, proxy::Proxy};
 use tokio::{task::JoinHandle, time::timeout};
 
 const SOON: Duration = Duration::from_secs(10);
 
 fn settings(port: u16, version: Version) -> Settings {
-    let endpoint = Endpoint {
-        scheme: Scheme::Mqtt,
-        host: "127.0.0.1".into(),
-        port,
-        path: String::new(),
-        tls: TlsFiles::default(),
-        proxy: None,
-    };
-    Settings {
-        dial: Dial::new(endpoint, Clock::new(clock::built(), None)),
-        version,
-        client_id: format!("test-{port}"),
-        credentials: Credentials::default(),
-        keep_alive: Duration::from_secs(30),
-        session_expiry: Duration::from_secs(3600),
-        max_packet_size: 64 * 1024,
-        reconnect: Backoff {
-            min: Duration::from_millis(20),
-            max: Duration::from_millis(100),
-            reset_after: Duration::ZERO,
-        },
-        queue: 1 << 20,
-    }
+    Settings { version, ..direct::settings(port, &format!("test-{port}")) }
 }
 
 struct Device {

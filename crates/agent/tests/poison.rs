@@ -2,14 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says where it failed")]
 
+#[path = "support/direct.rs"]
+mod direct;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use iot_agent::{
     clock::{self, Clock},
     mqtt::{
-        self, Backoff, Connection, Credentials, Delivery, Message, Mqtt, Outcome, Pending, Presence, Qos,
-        Settings, Version,
-        transport::{Dial, Endpoint, Scheme, TlsFiles},
+        self, Backoff, Connection, Delivery, Message, Mqtt, Outcome, Pending, Presence, Qos, Settings,
+        Version,
     },
     outbox::{Folder, Outbox},
 };
@@ -26,29 +28,9 @@ const SOON: Duration = Duration::from_secs(10);
 const PROVEN: Duration = Duration::from_secs(40);
 
 fn settings(port: u16, version: Version) -> Settings {
-    let endpoint = Endpoint {
-        scheme: Scheme::Mqtt,
-        host: "127.0.0.1".into(),
-        port,
-        path: String::new(),
-        tls: TlsFiles::default(),
-        proxy: None,
-    };
-    Settings {
-        dial: Dial::new(endpoint, Clock::new(clock::built(), None)),
-        version,
-        client_id: "device".into(),
-        credentials: Credentials::default(),
-        keep_alive: Duration::from_secs(30),
-        session_expiry: Duration::from_secs(3600),
-        max_packet_size: 64 * 1024,
-        reconnect: Backoff {
-            min: Duration::from_millis(20),
-            max: Duration::from_millis(500),
-            reset_after: Duration::ZERO,
-        },
-        queue: 1 << 20,
-    }
+    let settings = direct::settings(port, "device");
+    let reconnect = Backoff { max: Duration::from_millis(500), ..settings.reconnect };
+    Settings { version, reconnect, ..settings }
 }
 
 struct Born;

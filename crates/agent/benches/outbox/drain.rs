@@ -9,16 +9,16 @@ use std::{
 
 use iot_agent::{
     clock::{self, Clock},
-    mqtt::{
-        self, Backoff, Connection, Credentials, Mqtt, Settings, Version,
-        transport::{Dial, Endpoint, Scheme, TlsFiles},
-    },
+    mqtt::{self, Connection, Mqtt},
     outbox::{Class, Counts, Draft, Folder, Outbox, Qos, Tally},
 };
 use testkit::Mosquitto;
 use tokio::time::timeout;
 
-use crate::table::{Table, median};
+use crate::{
+    direct::settings,
+    table::{Table, median},
+};
 
 const MESSAGES: usize = 100_000;
 const PAYLOAD: usize = 200;
@@ -47,7 +47,7 @@ async fn drain() -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(Folder::new(dir.path().join("outbox")));
     let outbox = Outbox::open(Arc::clone(&disk) as _, 1 << 30, Clock::new(clock::built(), None));
-    let (mqtt, driver, committer) = mqtt::durable(settings(broker.port()), (), outbox, disk);
+    let (mqtt, driver, committer) = mqtt::durable(settings(broker.port(), "drain"), (), outbox, disk);
     let committer = tokio::spawn(committer.run());
     let tally = fill(&mqtt).await;
     let driver = tokio::spawn(driver.run());
@@ -90,27 +90,4 @@ async fn mosquitto_pub() -> f64 {
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
     MESSAGES as f64 / began.elapsed().as_secs_f64()
-}
-
-fn settings(port: u16) -> Settings {
-    let endpoint = Endpoint {
-        scheme: Scheme::Mqtt,
-        host: "127.0.0.1".into(),
-        port,
-        path: String::new(),
-        tls: TlsFiles::default(),
-        proxy: None,
-    };
-    let second = Duration::from_secs(1);
-    Settings {
-        dial: Dial::new(endpoint, Clock::new(clock::built(), None)),
-        version: Version::Auto,
-        client_id: "drain".into(),
-        credentials: Credentials::default(),
-        keep_alive: 30 * second,
-        session_expiry: 3600 * second,
-        max_packet_size: 64 * 1024,
-        reconnect: Backoff { min: second, max: second, reset_after: second },
-        queue: 1 << 20,
-    }
 }

@@ -7,6 +7,9 @@
 #![allow(clippy::print_stdout, reason = "its voice")]
 
 #[cfg(target_os = "linux")]
+#[path = "../../tests/support/direct.rs"]
+mod direct;
+#[cfg(target_os = "linux")]
 mod drain;
 #[cfg(target_os = "linux")]
 mod store;

@@ -1,6 +1,8 @@
 //! All figures, in one table.
 
 mod agent;
+#[path = "../../../tests/support/direct.rs"]
+mod direct;
 mod idle;
 mod start;
 mod table;

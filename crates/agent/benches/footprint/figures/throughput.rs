@@ -7,17 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use iot_agent::{
-    clock::{self, Clock},
-    mqtt::{
-        self, Backoff, Connection, Credentials, Delivery, Message, Mqtt, Outcome, Qos, Settings, Version,
-        transport::{Dial, Endpoint, Scheme, TlsFiles},
-    },
-};
+use iot_agent::mqtt::{self, Connection, Delivery, Message, Mqtt, Outcome, Qos, Settings};
 use testkit::Mosquitto;
 use tokio::time::timeout;
 
 use super::{
+    direct,
     idle::cpu_of_children,
     table::{Table, median},
 };
@@ -121,27 +116,6 @@ fn message() -> Message {
 }
 
 fn settings(port: u16) -> Settings {
-    let endpoint = Endpoint {
-        scheme: Scheme::Mqtt,
-        host: "127.0.0.1".into(),
-        port,
-        path: String::new(),
-        tls: TlsFiles::default(),
-        proxy: None,
-    };
-    Settings {
-        dial: Dial::new(endpoint, Clock::new(clock::built(), None)),
-        version: Version::Auto,
-        client_id: "throughput".into(),
-        credentials: Credentials::default(),
-        keep_alive: Duration::from_secs(30),
-        session_expiry: Duration::ZERO,
-        max_packet_size: 64 * 1024,
-        reconnect: Backoff {
-            min: Duration::from_millis(20),
-            max: Duration::from_millis(100),
-            reset_after: Duration::ZERO,
-        },
-        queue: 2 * MESSAGES * PAYLOAD,
-    }
+    let settings = direct::settings(port, "throughput");
+    Settings { session_expiry: Duration::ZERO, queue: 2 * MESSAGES * PAYLOAD, ..settings }
 }
