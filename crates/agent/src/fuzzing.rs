@@ -17,6 +17,7 @@ use std::{
 };
 
 pub use crate::mqtt::fuzzing::packets;
+pub use crate::services::metrics::fuzzing::{names, procfs, settings};
 pub use config::config;
 pub use control::control;
 pub use outbox::outbox;
@@ -34,13 +35,16 @@ pub const TARGETS: &[Target] = &[
     ("packets", packets),
     ("control", control),
     ("outbox", outbox),
+    ("settings", settings),
+    ("procfs", procfs),
+    ("names", names),
 ];
 
 /// A folder of one's own, gone with this.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("iot-agent-fuzz-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -48,7 +52,7 @@ impl Folder {
         Self(path)
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }

@@ -11,6 +11,8 @@ mod files;
 mod filesystems;
 #[cfg(test)]
 mod fixture;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod glob;
 mod host;
 mod memory;

@@ -13,7 +13,7 @@ impl Root {
     }
 
     /// The tree under this folder.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn at(folder: &std::path::Path) -> Self {
         Self(folder.to_owned())
     }
