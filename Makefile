@@ -19,6 +19,10 @@ demo: ## A backend and one enrolled agent on this machine, until Ctrl-C
 test: ## Every check there is; installs the Debian packages it needs
 	@exec scripts/check
 
+.PHONY: portable
+portable: ## Whether the agent compiles for macOS and BSD; installs another compiler
+	@exec scripts/portable
+
 .PHONY: prove
 prove: ## The promises at full size (T2, up to 45 min), with a table of figures
 	@exec scripts/prove 2

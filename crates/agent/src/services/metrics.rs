@@ -23,6 +23,8 @@ mod observer;
 mod once;
 mod own;
 mod payload;
+#[cfg(any(test, not(target_os = "linux")))]
+mod portable;
 mod post;
 mod pressure;
 mod processes;

@@ -7,12 +7,16 @@ use super::{
     asker::{Asker, Space, ask},
     files::Root,
     glob::Choice,
-    mounts::{Mount, choose},
+    mounts::Mount,
     name::Name,
     sample::Values,
     text::percent,
-    watched::Watched,
 };
+
+#[cfg(target_os = "linux")]
+use super::mounts::Mounted;
+#[cfg(not(target_os = "linux"))]
+use super::portable::Mounted;
 
 /// How long one file system may take to answer. Answers take microseconds, or the time to a server.
 const DEADLINE: Duration = Duration::from_millis(200);
@@ -20,10 +24,8 @@ const DEADLINE: Duration = Duration::from_millis(200);
 /// The file systems' collector.
 #[derive(Debug)]
 pub(super) struct FileSystems {
-    mountinfo: Watched,
+    mounted: Mounted,
     choice: Choice,
-    /// What `mounts` was made of.
-    text: Vec<u8>,
     mounts: Vec<Mount>,
     asker: Asker,
     name: Name,
@@ -42,9 +44,8 @@ impl FileSystems {
         ask: impl Fn(&Path) -> io::Result<Space> + Send + Sync + 'static,
     ) -> Self {
         Self {
-            mountinfo: Watched::new(root, "proc/self/mountinfo"),
+            mounted: Mounted::new(root),
             choice,
-            text: Vec::new(),
             mounts: Vec::new(),
             asker: Asker::new(deadline, ask),
             name: Name::default(),
@@ -53,7 +54,7 @@ impl FileSystems {
 
     /// Puts `fs.MOUNTPOINT.*`; returns how full "/" is, in percent.
     pub(super) fn collect(&mut self, values: &mut Values) -> Option<f64> {
-        self.find();
+        self.mounted.choose(&self.choice, &mut self.mounts);
         let (name, mut disk) = (&mut self.name, None);
         self.asker.collect(&self.mounts, |mount, space| {
             if mount.at.as_path() == Path::new("/") {
@@ -65,21 +66,6 @@ impl FileSystems {
             }
         });
         disk
-    }
-
-    /// The mounts; chosen anew only where there are others than at the last look.
-    fn find(&mut self) {
-        let Some(text) = self.mountinfo.read() else {
-            // Without /proc there is "/" still.
-            self.text.clear();
-            self.mounts = choose(b"1 1 0:1 / / - unknown -", &self.choice);
-            return;
-        };
-        if text != self.text {
-            self.mounts = choose(text, &self.choice);
-            self.text.clear();
-            self.text.extend_from_slice(text);
-        }
     }
 }
 

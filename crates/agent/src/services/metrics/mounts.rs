@@ -1,10 +1,13 @@
 //! Which file systems are mounted where: `/proc/self/mountinfo`.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "elsewhere a library lists them"))]
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf, sync::Arc};
 
 use super::{
+    files::Root,
     glob::Choice,
     text::{lines, words},
+    watched::Watched,
 };
 
 /// A file system to be looked at.
@@ -16,8 +19,37 @@ pub(super) struct Mount {
     pub(super) wanted: bool,
 }
 
+/// What is mounted, by the kernel's list.
+#[derive(Debug)]
+pub(super) struct Mounted {
+    mountinfo: Watched,
+    /// What was last chosen from.
+    text: Vec<u8>,
+}
+
+impl Mounted {
+    pub(super) fn new(root: &Root) -> Self {
+        Self { mountinfo: Watched::new(root, "proc/self/mountinfo"), text: Vec::new() }
+    }
+
+    /// Chooses anew only where there are others than the last time.
+    pub(super) fn choose(&mut self, choice: &Choice, mounts: &mut Vec<Mount>) {
+        let Some(text) = self.mountinfo.read() else {
+            // Without /proc there is "/" still.
+            self.text.clear();
+            *mounts = choose(b"1 1 0:1 / / - unknown -", choice);
+            return;
+        };
+        if text != self.text {
+            *mounts = choose(text, choice);
+            self.text.clear();
+            self.text.extend_from_slice(text);
+        }
+    }
+}
+
 /// Those wanted: one for each device, and the real ones only unless they were chosen by name.
-pub(super) fn choose(text: &[u8], choice: &Choice) -> Vec<Mount> {
+fn choose(text: &[u8], choice: &Choice) -> Vec<Mount> {
     let all: Vec<Entry> = lines(text).filter_map(Entry::parse).collect();
     let mut chosen: Vec<&Entry> = Vec::new();
     for entry in &all {

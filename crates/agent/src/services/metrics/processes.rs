@@ -19,7 +19,7 @@ mod seen;
 #[cfg(target_os = "linux")]
 mod total;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(test, not(target_os = "linux")))]
 mod elsewhere;
 
 #[cfg(not(target_os = "linux"))]

@@ -54,15 +54,20 @@ pub(crate) struct System {
     pressures: Vec<Pressure>,
     host: Option<Host>,
     own: Option<Own>,
+    #[cfg(not(target_os = "linux"))]
+    portable: super::portable::Portable,
 }
 
 impl System {
-    /// Opens nothing yet. Other systems have no `/proc`: there it is the space of "/" only.
+    /// Opens nothing yet. Other systems have no `/proc`: there a library is asked, and the file systems by our own
+    /// means still, as one of them may hang.
     pub(crate) fn new(root: &Root, wanted: Wanted, clock: Clock) -> Self {
         let linux = cfg!(target_os = "linux");
         let pressures = [(wanted.cpu, "cpu"), (wanted.memory, "memory"), (wanted.disk, "io")];
         let pressures = pressures.iter().filter(|(wanted, _)| linux && *wanted);
         Self {
+            #[cfg(not(target_os = "linux"))]
+            portable: super::portable::Portable::new(wanted.clone()),
             cpu: (linux && wanted.cpu).then(|| Cpu::new(root)),
             sensors: (linux && wanted.cpu).then(|| Sensors::new(root)),
             memory: (linux && wanted.memory).then(|| Memory::new(root)),
@@ -97,7 +102,10 @@ impl System {
         if let Some(own) = &mut self.own {
             own.collect(values);
         }
-        Summary { cpu_usage, memory, disk, network }
+        let summary = Summary { cpu_usage, memory, disk, network };
+        #[cfg(not(target_os = "linux"))]
+        let summary = Summary { disk: summary.disk, ..self.portable.collect(elapsed, values) };
+        summary
     }
 }
 
