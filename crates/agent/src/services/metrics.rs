@@ -109,7 +109,7 @@ impl Metrics {
             fault: None,
             file_late: false,
             observer: self.observer(&self.config)?,
-            changes: Changes::new(self.config.on_change.clone()),
+            changes: Changes::new(self.config.on_change.clone()).every(self.config.interval.get()),
             own: self.config.monitor_goroutines,
             connection: self.ctx.mqtt.connection(),
             device_id,
@@ -209,7 +209,7 @@ impl Watch<'_> {
         match news {
             Ok(config) => {
                 self.observer = service.observer(&config)?;
-                self.changes = Changes::new(config.on_change.clone());
+                self.changes = Changes::new(config.on_change.clone()).every(config.interval.get());
                 self.own = config.monitor_goroutines;
                 self.fault = None;
             }

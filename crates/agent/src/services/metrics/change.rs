@@ -146,6 +146,7 @@ pub(super) struct Changes {
     name: String,
     full: Option<Instant>,
     last: Option<Instant>,
+    interval: Duration,
 }
 
 #[derive(Debug)]
@@ -162,7 +163,14 @@ impl Changes {
         deadbands.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.len()));
         let deadbands =
             deadbands.into_iter().map(|(pattern, deadband)| (Glob::new(pattern), *deadband)).collect();
-        Self { config, deadbands, known: BTreeMap::new(), name: String::new(), full: None, last: None }
+        let (full, last, interval) = (None, None, Duration::ZERO);
+        Self { config, deadbands, known: BTreeMap::new(), name: String::new(), full, last, interval }
+    }
+
+    /// There is a look each time this has passed.
+    pub(super) fn every(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
     }
 
     /// The next look is sent whole: whoever reads may have lost something, or be new.
@@ -175,7 +183,10 @@ impl Changes {
         if !self.config.enabled {
             return Some(Extent::Full);
         }
-        let due = |since: Option<Instant>, after: Duration| since.is_none_or(|since| now - since >= after);
+        // What the next look would be too late for is due now; but a look may be a little early.
+        let ahead = self.interval * 9 / 10;
+        let due =
+            |since: Option<Instant>, after: Duration| since.is_none_or(|since| now - since + ahead >= after);
         let full = due(self.full, self.config.full_every.get());
         let silent = due(self.last, self.config.max_silence.get());
         let changed = self.compare(look, full);

@@ -140,6 +140,25 @@ async fn silence_ends_and_everything_comes_again_in_its_time() {
     assert_eq!(changes.judge(&machine.look(), after(7201)), Some(Extent::Full), "a reader that is new");
 }
 
+/// A look comes some milliseconds early or late; and `max_silence` may be no multiple of `interval`.
+#[tokio::test(start_paused = true)]
+async fn silence_is_no_longer_than_was_asked_for() {
+    let (begin, second) = (Instant::now(), Duration::from_secs(10));
+    for (max, longest) in [(60, 6), (64, 6), (58, 5), (5, 1)] {
+        let config = json!({"enabled": true, "max_silence": max, "full_every": "1d"});
+        let mut changes = Changes::new(serde_json::from_value(config).unwrap()).every(second);
+        let machine = Machine::new(&[("a", "%", 1.0)]);
+        let mut sent = Vec::new();
+        for look in 0..100_u32 {
+            let jitter = Duration::from_millis(u64::from(look % 3) * 9);
+            if changes.judge(&machine.look(), begin + look * second + jitter).is_some() {
+                sent.push(look);
+            }
+        }
+        assert!(sent.windows(2).all(|two| two[1] - two[0] == longest), "{max} s: {sent:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_changed_sample_has_only_what_changed_and_the_monitored_ones() {
     let mut changes = changes(json!({}));
