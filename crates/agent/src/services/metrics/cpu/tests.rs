@@ -48,8 +48,8 @@ fn many_cores_are_told_apart_and_one_that_was_off_begins_anew() {
     let tree = Tree::new();
     let mut cpu = Cpu::new(&tree.root());
     let write = |busy: u64, idle: u64, but: Option<u64>| {
-        let mut lines = vec![format!("cpu  {} 0 0 {} 0 0 0 0 0 0", 64 * busy, 64 * idle)];
-        let cores = (0..64).filter(|core| Some(*core) != but);
+        let mut lines = vec![format!("cpu  {} 0 0 {} 0 0 0 0 0 0", 128 * busy, 128 * idle)];
+        let cores = (0..128).filter(|core| Some(*core) != but);
         lines.extend(cores.map(|core| format!("cpu{core} {} 0 0 {idle} 0 0 0 0 0 0", busy + core)));
         stat(&tree, &lines.iter().map(String::as_str).collect::<Vec<_>>());
     };
@@ -57,10 +57,10 @@ fn many_cores_are_told_apart_and_one_that_was_off_begins_anew() {
     look(|values| assert_eq!(cpu.collect(None, values), None));
     write(125, 175, None);
     let all = look(|values| assert_eq!(cpu.collect(SECOND, values), Some(25.0)));
-    assert_eq!((all["cpu.cores"], all["cpu.core.0.usage"], all["cpu.core.63.usage"]), (64.0, 25.0, 25.0));
+    assert_eq!((all["cpu.cores"], all["cpu.core.0.usage"], all["cpu.core.127.usage"]), (128.0, 25.0, 25.0));
     write(150, 250, Some(7));
     let less = look(|values| cpu.collect(SECOND, values));
-    assert_eq!((less["cpu.cores"], less.get("cpu.core.7.usage")), (63.0, None));
+    assert_eq!((less["cpu.cores"], less.get("cpu.core.7.usage")), (127.0, None));
     write(175, 325, None);
     let back = look(|values| cpu.collect(SECOND, values));
     assert_eq!((back.get("cpu.core.7.usage"), back["cpu.core.8.usage"]), (None, 25.0));

@@ -188,3 +188,28 @@ fn many_at_once_are_read_without_keeping_all_open() {
     let kept = watch.processes.watched.iter().filter(|instance| instance.kept()).count();
     assert_eq!(kept, KEPT);
 }
+
+/// Between the list of processes and their files, and between one file and the next, some are gone.
+#[test]
+fn those_that_end_while_they_are_looked_at_are_none() {
+    let (stays, churn) = (mark("stays"), mark("churn"));
+    let _stays = Shell::new(&stays, "read line");
+    let _churn = Shell::new(
+        &churn,
+        &format!("while :; do sh -c 'sleep 0.2; :' {churn} & sh -c ':; :' {churn}; sleep 0.01; done"),
+    );
+    let list = json!([{"cmdline": stays, "as": "stays"}, {"cmdline": churn, "as": "churn"}, {"glob": "*"}]);
+    let mut watch = Watch::new(list);
+    let (end, mut counts) = (Instant::now() + Duration::from_secs(2), std::collections::BTreeSet::new());
+    while Instant::now() < end {
+        watch.processes.look_again();
+        let found = watch.look();
+        assert_eq!(found["stays"].count, 1, "{found:?}");
+        assert!(found["stays"].memory.is_some());
+        counts.insert(found["churn"].count);
+        // Not "hidden": those that have gone may be told apart from those that may not be looked at.
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(!watch.processes.hidden);
+    }
+    assert!(counts.len() > 1, "they came and went: {counts:?}");
+}
