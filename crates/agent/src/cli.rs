@@ -146,7 +146,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(ConfigCommand::Check(from)) => check(&from.sources())?,
         Command::Config(ConfigCommand::Show(from)) => show(&from.sources())?,
         Command::Config(ConfigCommand::Schema) => {
-            print(&format!("{:#}\n", config::schema(&services::schemas())))?;
+            print(&format!("{:#}\n", config::known_schema().context("read the schema")?))?;
         }
         Command::Status { from, json } => show_status(&from.sources(), json)?,
         Command::Register { from, force } => return enrol(&from.sources(), force),

@@ -17,6 +17,7 @@ mod mqtt;
 mod node;
 mod old;
 mod reserved;
+mod schema;
 mod services;
 mod show;
 mod url;
@@ -27,8 +28,9 @@ pub(crate) use files::open;
 pub use files::{FilePath, InputFile, Secret, SecretError, SecretFile};
 pub use finding::{Error, Finding, Notice};
 pub use mqtt::{Mqtt, Reconnect};
+pub use schema::{SectionSchema, known_schema, schema};
 pub use services::{Section, ServiceSchema, Services};
-pub use show::{Shown, schema, show};
+pub use show::{Shown, show};
 pub use url::{BrokerUrl, Proxy, ProxyKind, Scheme};
 pub use values::{ByteSize, Delivery, Interval, Qos, Span, Topic, Version};
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use iot_agent::config::{
     self, Config, Delivery, Error, Interval, Loaded, Qos, Secret, SecretFile, ServiceSchema, Sources, Topic,
 };
-use iot_agent::services::schemas;
+use iot_agent::services::{schemas, sections};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use protocol::topic::Layout;
@@ -178,7 +178,7 @@ fn schema_keys() -> Vec<String> {
         }
     }
     let mut keys = Vec::new();
-    collect(&config::schema(&schemas()), "", &mut keys);
+    collect(&config::schema(&sections()), "", &mut keys);
     assert!(keys.len() > 60, "{keys:?}");
     keys
 }
@@ -507,7 +507,7 @@ fn show_tells_values_and_origins() {
 
 #[test]
 fn the_schema_is_strict_and_has_the_defaults() {
-    let schema = config::schema(&schemas());
+    let schema = config::schema(&sections());
     let at = |pointer: &str| schema.pointer(pointer).unwrap_or_else(|| panic!("no {pointer} in {schema:#}"));
     assert_eq!(at("/$schema"), "https://json-schema.org/draft/2020-12/schema");
     for section in
@@ -547,7 +547,7 @@ fn the_schema_lets_null_stand_for_not_set() {
         }
     }
     let mut refusing = Vec::new();
-    visit(&config::schema(&schemas()), "", &mut refusing);
+    visit(&config::schema(&sections()), "", &mut refusing);
     assert_eq!(refusing, ["/mqtt/broker", "/mqtt"], "what has to be there");
 }
 

@@ -123,6 +123,10 @@ impl Reserved {
         COMMON.iter().chain(self.keys)
     }
 
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.keys().any(|(name, _)| *name == key)
+    }
+
     pub(super) fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
         let keys = self.keys().map(|(key, kind)| ((*key).to_owned(), kind.schema(generator).into()));
         let properties: serde_json::Map<_, serde_json::Value> = keys.collect();

@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
 
 use super::finding::{Error, Finding, Report, suggestion};
 use super::node::{At, Entry, Layer, Map, Node, Value};
@@ -21,7 +19,6 @@ pub struct ServiceSchema {
     pub name: &'static str,
     /// Whether it runs if nothing is said.
     pub default_enabled: bool,
-    schema: fn(&mut SchemaGenerator) -> Schema,
     effective: fn(&Section, &mut Report) -> Option<serde_json::Value>,
 }
 
@@ -30,12 +27,11 @@ impl ServiceSchema {
     /// without `enabled`.
     pub const fn of<T>(name: &'static str, default_enabled: bool) -> Self
     where
-        T: DeserializeOwned + Serialize + JsonSchema,
+        T: DeserializeOwned + Serialize,
     {
         ServiceSchema {
             name,
             default_enabled,
-            schema: T::json_schema,
             effective: |section, report| {
                 let config: T = de::parse(&section.node, &section.path(), &["enabled"], report)?;
                 serde_json::to_value(config).ok()
@@ -64,19 +60,6 @@ impl Service<'_> {
         }
     }
 
-    /// The schema of its section, `enabled` included.
-    pub(super) fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = match self {
-            Service::Registered(service) => (service.schema)(generator),
-            Service::Reserved(service) => service.schema(generator),
-        };
-        let properties = schema.ensure_object().entry("properties").or_insert_with(|| json!({}));
-        properties["enabled"] = json!({
-            "type": "boolean", "default": self.default_enabled(), "description": "Whether the service runs.",
-        });
-        schema
-    }
-
     /// The section as it takes effect.
     pub(super) fn effective(&self, section: &Section, report: &mut Report) -> Option<serde_json::Value> {
         match self {
@@ -86,8 +69,14 @@ impl Service<'_> {
     }
 
     fn has_delivery(&self) -> bool {
-        let schema = self.schema(&mut SchemaGenerator::default());
-        schema.pointer("/properties/delivery").is_some()
+        match self {
+            Service::Registered(service) => {
+                // Every key has a default, so that a silent section shows them all.
+                let silent = (service.effective)(&Section::silent(service.name), &mut Report::default());
+                silent.is_some_and(|keys| keys.get("delivery").is_some())
+            }
+            Service::Reserved(service) => service.has("delivery"),
+        }
     }
 }
 

@@ -4,14 +4,31 @@ mod heartbeat;
 pub(crate) mod metrics;
 pub(crate) mod registration;
 
-use crate::{config::ServiceSchema, service::Entry};
+use crate::{
+    config::{SectionSchema, ServiceSchema},
+    service::{Entry, Service},
+};
 
-/// In the order in which `status` shows them.
-pub const REGISTRY: &[Entry] = &[
-    Entry::of::<registration::Registration>(),
-    Entry::of::<heartbeat::Heartbeat>(),
-    Entry::of::<metrics::Metrics>(),
-];
+macro_rules! registry {
+    ($($service:ty,)*) => {
+        /// In the order in which `status` shows them.
+        pub const REGISTRY: &[Entry] = &[$(Entry::of::<$service>(),)*];
+
+        /// The JSON Schemas of their sections. Apart from the rest, since the program has them as text.
+        pub fn sections() -> Vec<SectionSchema> {
+            vec![$(SectionSchema::of::<<$service as Service>::Config>(
+                <$service as Service>::NAME,
+                <$service as Service>::ENABLED,
+            ),)*]
+        }
+    };
+}
+
+registry! {
+    registration::Registration,
+    heartbeat::Heartbeat,
+    metrics::Metrics,
+}
 
 /// What the configuration has to know of them.
 pub fn schemas() -> Vec<ServiceSchema> {

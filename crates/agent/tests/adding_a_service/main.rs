@@ -4,7 +4,7 @@
 mod uptime;
 
 use iot_agent::{
-    config::schema,
+    config::{SectionSchema, schema},
     service::{Entry, Service},
 };
 
@@ -21,7 +21,8 @@ fn the_example_is_the_one_in_the_docs() {
 fn an_entry_is_all_that_the_registry_needs() {
     let entry = Entry::of::<uptime::Uptime>();
     assert_eq!((entry.name, entry.schema.default_enabled), (uptime::Uptime::NAME, false));
-    let schema = schema(&[entry.schema]);
+    let (name, enabled) = (entry.name, entry.schema.default_enabled);
+    let schema = schema(&[SectionSchema::of::<<uptime::Uptime as Service>::Config>(name, enabled)]);
     let interval = schema.pointer("/properties/services/properties/uptime/properties/interval/description");
     assert_eq!(interval, Some(&"Time between two messages.".into()));
 }

@@ -15,15 +15,26 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// A device enrolled already, as `device`, for the broker at `url`. The program is copied: memory is counted by how many
-    /// processes share it, and two agents at once would halve it.
+    /// A device enrolled already, as `device`, for the broker at `url`, that sends heartbeats and nothing else.
+    #[allow(dead_code, reason = "each benchmark uses its part")]
     pub(crate) fn new(program: &Path, device: &str, url: &str, ca: Option<&Path>) -> Self {
+        Self::serving(program, device, (url, ca), "heartbeat: {interval: 10s}, metrics: {enabled: false}")
+    }
+
+    /// The same with other `services`. The program is copied: memory is counted by how many processes share it, and two agents
+    /// at once would halve it.
+    pub(crate) fn serving(
+        program: &Path,
+        device: &str,
+        (url, ca): (&str, Option<&Path>),
+        services: &str,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().display();
         let ca = ca.map(|ca| format!("  ca_certificate: {}\n", ca.display())).unwrap_or_default();
         let text = format!(
             "mqtt:\n  broker: {url}\n{ca}paths: {{state: {at}/state, run: {at}/run}}\n\
-             services:\n  heartbeat: {{interval: 10s}}\n  metrics: {{enabled: false}}\n"
+             services: {{{services}}}\n"
         );
         fs::write(dir.path().join("config.yaml"), text).unwrap();
         fs::create_dir(dir.path().join("state")).unwrap();

@@ -77,6 +77,7 @@ impl fmt::Display for Table {
 }
 
 /// The middle one.
+#[allow(dead_code, reason = "each benchmark uses its part")]
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -85,17 +85,25 @@ impl Link<'_> {
         }
         match self.wire.publish(message, None, false) {
             Ok(bytes) => {
-                self.out.extend(bytes);
+                self.put(&bytes);
                 queued.finish(Outcome::Sent);
             }
             Err(error) => self.refuse(queued, error.to_string()),
         }
     }
 
+    /// Puts a message behind those that wait. There is room for a power of two, so that one a digit longer than all before does
+    /// not double the buffer.
+    fn put(&mut self, bytes: &[u8]) {
+        let wanted = (self.out.len() + bytes.len()).next_power_of_two();
+        self.out.reserve_exact(wanted - self.out.len());
+        self.out.extend_from_slice(bytes);
+    }
+
     fn encoded(&mut self, encoded: Encoded) {
         match encoded {
             Ok(bytes) => {
-                self.out.extend(bytes);
+                self.put(&bytes);
                 self.clocks.ack.get_or_insert_with(Instant::now);
             }
             Err(failed) => {

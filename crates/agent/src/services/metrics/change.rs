@@ -240,7 +240,7 @@ impl Changes {
         };
         let holds = match known.deadband {
             Some(deadband) => deadband.holds(known.sent, value),
-            None => holds(unit, known.sent, value),
+            None => holds(name, unit, known.sent, value),
         };
         known.changed = !holds;
         if full || known.changed {
@@ -253,16 +253,18 @@ impl Changes {
 /// In place of a unit: a point in time, which is another after a new start.
 const SINCE: &str = "since";
 
-/// Where the settings say nothing: a tenth, but for units in which small steps mean nothing.
-fn holds(unit: &str, sent: f64, value: f64) -> bool {
+/// Where the settings say nothing: a tenth, but for units in which small steps mean nothing. Less than our own messages make, at
+/// one a second, is nothing: else each sample sent would be the reason for the next.
+fn holds(name: &str, unit: &str, sent: f64, value: f64) -> bool {
     let least = match unit {
         "%" => return Deadband::Absolute(5.0).holds(sent, value),
         "°C" => return Deadband::Absolute(2.0).holds(sent, value),
         // Time passes by itself.
         "s" => return value >= sent - 2.0,
         SINCE => return Deadband::Absolute(1.0).holds(sent, value),
-        "B/s" => 1024.0,
-        "1/s" => 10.0,
+        "B/s" if name.starts_with("disk.") => 65_536.0,
+        "B/s" => 4096.0,
+        "1/s" => 20.0,
         "1" => 0.5,
         _ => 0.0,
     };

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use jiff::Timestamp;
+use protocol::Timestamp;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription as Alert, CertificateError as Flaw, Error, InvalidMessage, PeerIncompatible};
 
@@ -76,8 +76,11 @@ fn bare(name: &str) -> &str {
     name.split('"').nth(1).unwrap_or(name)
 }
 
+/// The day, as far as there are days.
 fn date(time: UnixTime) -> String {
-    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    Timestamp::from_second(seconds)
-        .map_or_else(|_| format!("second {seconds}"), |time| time.strftime("%Y-%m-%d").to_string())
+    let millis = i64::try_from(time.as_secs()).ok().and_then(|seconds| seconds.checked_mul(1000));
+    match millis.and_then(Timestamp::from_millis) {
+        Some(time) => time.to_string().chars().take_while(|letter| *letter != 'T').collect(),
+        None => format!("second {}", time.as_secs()),
+    }
 }

@@ -78,14 +78,19 @@ async fn small_steps_are_no_change_where_nothing_is_said() {
         Machine::new(&[
             ("cpu", "%", 10.0 + 4.9 * n),
             ("temp", "°C", 50.0 + 1.9 * n),
-            ("rate", "B/s", 0.0 + 1000.0 * n),
+            ("net.x.rx_rate", "B/s", 0.0 + 4000.0 * n),
+            ("disk.x.write_rate", "B/s", 0.0 + 60_000.0 * n),
+            ("disk.x.write_ops_rate", "1/s", 0.0 + 19.0 * n),
             ("bytes", "B", 1e6 + 9e4 * n),
             ("count", "1", 2.0 + 0.4 * n),
         ])
     };
     assert!(changes.judge(&at(0.0).look(), Instant::now()).is_some());
     assert_eq!(changed(&mut changes, &at(1.0)), Vec::<String>::new());
-    assert_eq!(changed(&mut changes, &at(2.5)), ["bytes", "count", "cpu", "rate", "temp"]);
+    assert_eq!(
+        changed(&mut changes, &at(2.5)),
+        ["bytes", "count", "cpu", "disk.x.write_ops_rate", "disk.x.write_rate", "net.x.rx_rate", "temp",]
+    );
     let up = |seconds| Machine::new(&[("uptime", "s", seconds)]);
     assert_eq!(changed(&mut changes, &up(5.0)), ["uptime"], "new");
     assert_eq!(changed(&mut changes, &up(5000.0)), Vec::<String>::new(), "time passes by itself");
