@@ -3,6 +3,7 @@
 //!
 //! Start reading at `ARCHITECTURE.md`.
 
+mod action;
 pub mod agent;
 pub mod board;
 pub mod cli;

@@ -12,7 +12,7 @@ mod class;
 mod cursor;
 mod disk;
 #[cfg(test)]
-mod faulty;
+pub(crate) mod faulty;
 mod followers;
 mod format;
 mod log;

@@ -1,0 +1,3 @@
+//! What every remote action shares.
+
+pub(crate) mod lines;
