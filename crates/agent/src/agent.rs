@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use connection::{endpoint, fault, settings};
 
 use crate::{
+    action::{Actions, policy::Policy},
     clock::{self, Clock},
     config::{self, Config, Loaded, Paths, Sources},
     control::{self, Control},
@@ -167,6 +168,7 @@ fn shared(config: &Config, identity: Identity, clock: Clock, state: Store) -> Ar
         board: Default::default(),
         backoff,
         began: Instant::now(),
+        actions: Actions::new(Policy::new(config.policy.clone()), crate::action::audit::Audit),
         state,
     })
 }

@@ -1,5 +1,6 @@
 //! The command line: what each subcommand does and which exit code it ends with.
 
+mod command;
 mod metrics;
 mod outbox;
 mod publish;
@@ -68,6 +69,9 @@ enum Command {
     /// Look at what the machine and its programs are doing
     #[command(subcommand)]
     Metrics(metrics::Metrics),
+    /// Look at the commands that were sent to this device, or end one
+    #[command(subcommand)]
+    Command(command::Command),
     /// Print the version
     Version,
 }
@@ -153,6 +157,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Publish(publish) => return publish.run(),
         Command::Outbox(outbox) => outbox.run()?,
         Command::Metrics(metrics) => metrics.run()?,
+        Command::Command(command) => command.run()?,
         Command::Version => print(&format!("iot-agent {}\n", env!("CARGO_PKG_VERSION")))?,
     }
     Ok(ExitCode::SUCCESS)

@@ -9,6 +9,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    action::{Actions, policy::Policy},
     clock::{self, Clock},
     identity::Identity,
     mqtt::{Backoff, Message, Mqtt},
@@ -49,6 +50,7 @@ impl Harness {
             board: Default::default(),
             backoff,
             began: Instant::now(),
+            actions: Actions::new(Policy::new(None), crate::action::audit::Audit),
             state,
         };
         let disk = Folder::new(dir.path().join("outbox"));

@@ -4,6 +4,7 @@
 //! ignores unknown fields and names the reason of every refusal.
 
 pub mod canonical;
+pub mod command;
 pub mod data;
 pub mod heartbeat;
 pub mod hex;

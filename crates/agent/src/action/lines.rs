@@ -23,7 +23,7 @@ const VERSION: u64 = 1;
 const READ: usize = 16 << 10;
 
 /// Where a line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     /// Its segment's number.
     pub(crate) segment: u32,
