@@ -6,6 +6,7 @@
 
 mod config;
 mod control;
+mod frames;
 mod outbox;
 mod payloads;
 mod topics;
@@ -19,6 +20,7 @@ use std::{
 pub use crate::mqtt::fuzzing::packets;
 pub use config::config;
 pub use control::control;
+pub use frames::frames;
 pub use outbox::outbox;
 pub use payloads::payloads;
 pub use topics::topics;
@@ -34,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     ("packets", packets),
     ("control", control),
     ("outbox", outbox),
+    ("frames", frames),
 ];
 
 /// A folder of one's own, gone with this.
