@@ -33,6 +33,7 @@ mod output;
 mod running;
 mod tree;
 
+pub use account::{Login, login};
 #[doc(hidden)]
 pub use contain::Within;
 pub use job::{End, Event, Job, Kept, Limits, Piece, Report};

@@ -35,6 +35,35 @@ impl Account {
     }
 }
 
+/// What a login of a user begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Number of the user, and of its group.
+    pub ids: (u32, u32),
+    /// `HOME`, `USER` and `LOGNAME`; none for a user that is not in /etc/passwd.
+    pub env: Vec<(String, String)>,
+}
+
+/// That of `run_as`, or of the user that this process runs as.
+///
+/// # Errors
+/// What is wrong with the name.
+pub fn login(run_as: Option<&str>) -> Result<Login, String> {
+    let ids = match run_as {
+        Some(run_as) => Account::find(run_as).map(|account| (account.user, account.group))?,
+        None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+    };
+    let passwd = fs::read("/etc/passwd").unwrap_or_default();
+    let passwd = String::from_utf8_lossy(&passwd);
+    let entry = passwd.lines().filter_map(user_of).find(|user| user.id == ids.0);
+    let env = entry.map(|User { name, home, .. }| {
+        [("HOME", home), ("USER", name), ("LOGNAME", name)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .to_vec()
+    });
+    Ok(Login { ids, env: env.unwrap_or_default() })
+}
+
 fn resolve(run_as: &str, passwd: &str, group: &str) -> Result<Account, String> {
     let (name, wanted_group) =
         run_as.split_once(':').map_or((run_as, None), |(user, group)| (user, Some(group)));
@@ -67,6 +96,7 @@ struct User<'a> {
     name: &'a str,
     id: u32,
     group: u32,
+    home: &'a str,
 }
 
 impl User<'_> {
@@ -81,11 +111,12 @@ struct Group<'a> {
     members: Vec<&'a str>,
 }
 
-/// `name:password:uid:gid:…`
+/// `name:password:uid:gid:comment:home:…`
 fn user_of(line: &str) -> Option<User<'_>> {
     let mut fields = line.split(':');
     let (name, _password) = (fields.next()?, fields.next()?);
-    Some(User { name, id: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
+    let (id, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some(User { name, id, group, home: fields.nth(1).unwrap_or("/") })
 }
 
 /// `name:password:gid:member,member`
