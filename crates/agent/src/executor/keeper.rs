@@ -23,7 +23,7 @@ use rustix::{
 use super::{
     contain::Cell,
     frame::{Frame, MAX_ORDER, Order, Stream},
-    job::{End, Job, Kept, Report},
+    job::{End, Job, Kept, LONGEST, Report},
     launch,
     line::Line,
     os,
@@ -41,10 +41,14 @@ const DRAIN: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Chunks wait for an agent that is this far behind.
 const BACKLOG: usize = 256 << 10;
+/// Chunks come no more often than this.
+const MIN_CHUNKS: Duration = Duration::from_millis(1);
 /// As much as one read takes.
 const BUFFER: usize = 256 << 10;
 /// Where the system has no descriptor for signals, they are asked for this often.
 const LOOK: Duration = Duration::from_millis(20);
+/// A reason names what it is about, which may be a command line of 128 KiB.
+const LONGEST_REASON: usize = 1000;
 /// For ever.
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -130,9 +134,13 @@ impl Keeper {
 
     fn work(&mut self, order: &Order) -> Report {
         let started = Instant::now();
-        let end = match self.begin(order) {
-            Ok(()) => self.watch(&order.job, started),
-            Err(why) => End::Failed(why),
+        let end = match self.asked.take() {
+            // Nobody wants it any more.
+            Some(end) => end,
+            None => match self.begin(order) {
+                Ok(()) => self.watch(&order.job, started),
+                Err(why) => End::Failed(why.chars().take(LONGEST_REASON).collect()),
+            },
         };
         self.chunk();
         let until = Instant::now() + DRAIN;
@@ -152,7 +160,10 @@ impl Keeper {
         self.alone = false;
         self.line.push(&Frame::Started(launched.pid.as_raw_pid().cast_unsigned()));
         self.buffer = vec![0; BUFFER];
-        self.chunks = job.chunk_every.map(|every| (every, Instant::now() + every));
+        self.chunks = job.chunk_every.map(|every| {
+            let every = every.clamp(MIN_CHUNKS, FAR);
+            (every, Instant::now() + every)
+        });
         let pipes =
             [(Stream::Stdout, OwnedFd::from(launched.stdout)), (Stream::Stderr, launched.stderr.into())];
         for (stream, pipe) in pipes {
@@ -166,7 +177,7 @@ impl Keeper {
 
     /// Until the program has ended, nothing is left of it, and its output is drained.
     fn watch(&mut self, job: &Job, started: Instant) -> End {
-        let deadline = started + job.timeout;
+        let deadline = started + job.timeout.min(LONGEST);
         while self.status.is_none() && self.asked.is_none() {
             self.pump(deadline);
             if Instant::now() >= deadline {
@@ -191,7 +202,7 @@ impl Keeper {
         self.signal(Signal::CONT);
         while !self.alone {
             let short = self.line.gone() || self.asked == Some(End::Interrupted);
-            let until = now + if short { grace.min(SHORT_GRACE) } else { grace };
+            let until = now + if short { grace.min(SHORT_GRACE) } else { grace.min(LONGEST) };
             if Instant::now() >= until {
                 return;
             }
@@ -286,7 +297,7 @@ impl Keeper {
         self.reap();
         self.read_output();
         self.listen();
-        if due.is_some_and(|due| Instant::now() >= due) && self.line.waiting() < BACKLOG {
+        if due.is_some_and(|due| Instant::now() >= due) {
             self.chunk();
         }
     }
@@ -346,6 +357,7 @@ impl Keeper {
             match self.line.exchange() {
                 Ok(Some(Frame::Order(order))) => self.order = Some(order),
                 Ok(Some(Frame::Cancel)) => drop(self.asked.get_or_insert(End::Cancelled)),
+                Ok(Some(Frame::Interrupt)) => drop(self.asked.get_or_insert(End::Interrupted)),
                 Ok(Some(Frame::Taken)) => self.taken = true,
                 Ok(None) => break,
                 // Not the agent's words: it is as good as gone.
@@ -360,10 +372,13 @@ impl Keeper {
         }
     }
 
-    /// Output since the last chunk, if there was any.
+    /// Output since the last chunk, if there was any, and if the agent has read what came before.
     fn chunk(&mut self) {
         let Some((every, at)) = &mut self.chunks else { return };
         *at = Instant::now() + *every;
+        if self.line.waiting() > BACKLOG {
+            return;
+        }
         let mut pieces = self.taps.iter_mut().map(|tap| tap.keep.chunk());
         let (stdout, stderr) = (pieces.next().unwrap_or_default(), pieces.next().unwrap_or_default());
         drop(pieces);

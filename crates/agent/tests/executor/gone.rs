@@ -161,6 +161,9 @@ async fn keepers_are_reaped_and_no_descriptor_is_left() {
         }
     };
     timeout(PATIENCE, gone).await.unwrap();
+    let open: Vec<_> =
+        fs::read_dir("/proc/self/fd").unwrap().flatten().flat_map(|fd| fs::read_link(fd.path())).collect();
+    assert!(open.iter().all(|path| !path.starts_with(place.path())), "{open:?}");
 }
 
 /// What a keeper left that died together with its agent: the next one cleans up.

@@ -209,6 +209,11 @@ fn failures() -> Vec<Row> {
             .with(|job| job.argv[0] = "/no/shell".into()),
         row("true", failed("cannot run /etc/passwd: Permission denied"))
             .with(|job| job.argv[0] = "/etc/passwd".into()),
+        row("echo in time", Exited(0))
+            .out("in time\n")
+            .with(|job| (job.timeout, job.grace) = (Duration::MAX, Duration::MAX)),
+        row("true", failed(&format!("cannot run /{}", "x".repeat(1000 - 12))))
+            .with(|job| job.argv[0] = format!("/{}", "x".repeat(100_000))),
         row("true", failed("no program is named")).with(|job| job.argv.clear()),
         row("true", failed("cannot run /bin/sh: Argument list too long"))
             .with(|job| job.argv.push("x".repeat(128 << 10))),
