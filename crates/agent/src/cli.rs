@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    action::policy::Policy,
     agent,
     config::{self, Loaded, Paths, Sources},
     control, register, services, status,
@@ -184,6 +185,11 @@ fn load(sources: &Sources) -> anyhow::Result<Loaded> {
 fn check(sources: &Sources) -> anyhow::Result<()> {
     let loaded = load(sources)?;
     agent::check(&loaded)?;
+    if let Some(file) = &loaded.config.policy {
+        for notice in Policy::check(file)? {
+            report(&anyhow::anyhow!("{}: {notice}", file.display()));
+        }
+    }
     print(&format!("{}: ok\n", sources.file.display()))
 }
 
