@@ -1,5 +1,7 @@
 //! The command line: what each subcommand does and which exit code it ends with.
 
+mod audit;
+mod command;
 mod metrics;
 mod outbox;
 mod publish;
@@ -66,9 +68,15 @@ enum Command {
     /// Look at what waits to be sent
     #[command(subcommand)]
     Outbox(outbox::Outbox),
+    /// Look at the record of what was asked of this device by remote actions
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Look at what the machine and its programs are doing
     #[command(subcommand)]
     Metrics(metrics::Metrics),
+    /// Look at the commands that were sent to this device, or end one
+    #[command(subcommand)]
+    Command(command::Command),
     /// Print the version
     Version,
 }
@@ -153,7 +161,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Register { from, force } => return enrol(&from.sources(), force),
         Command::Publish(publish) => return publish.run(),
         Command::Outbox(outbox) => outbox.run()?,
+        Command::Audit(audit) => audit.run()?,
         Command::Metrics(metrics) => metrics.run()?,
+        Command::Command(command) => command.run()?,
         Command::Version => print(&format!("iot-agent {}\n", env!("CARGO_PKG_VERSION")))?,
     }
     Ok(ExitCode::SUCCESS)

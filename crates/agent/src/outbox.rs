@@ -166,6 +166,11 @@ impl Outbox {
         (self.cap / 4).min(PENDING)
     }
 
+    /// Most bytes (topic and payload) of a message that can ever be taken.
+    pub fn largest_message(&self) -> usize {
+        usize::try_from(self.largest()).unwrap_or(usize::MAX) - format::HEAD
+    }
+
     /// Whether a message of so many bytes (topic and payload) can ever be taken.
     pub fn takes(&self, size: usize) -> bool {
         (size + format::HEAD) as u64 <= self.largest()

@@ -42,22 +42,7 @@ use Kind::{Bool, Count, File, Free, Input, Port, Size, Text};
 
 const COMMON: &[(&str, Kind)] = &[("topic", Kind::Topic), ("qos", Kind::Qos), ("delivery", Kind::Delivery)];
 
-pub(super) const ALL: [Reserved; 4] = [
-    Reserved {
-        name: "command",
-        default_enabled: false,
-        keys: &[
-            ("output_size_limit", Size),
-            ("max_execution_time", Kind::Interval),
-            ("max_concurrent", Count),
-            ("queue", Count),
-            ("shell", Text),
-            ("run_as", Text),
-            ("env", Free),
-            ("limits", Free),
-            ("stream_interval", Kind::Interval),
-        ],
-    },
+pub(super) const ALL: [Reserved; 3] = [
     Reserved {
         name: "location",
         default_enabled: false,

@@ -1,5 +1,6 @@
 //! The registry: every service of this agent. One file and two lines here are all a new one costs.
 
+pub(crate) mod command;
 mod heartbeat;
 pub(crate) mod metrics;
 pub(crate) mod registration;
@@ -11,6 +12,7 @@ pub const REGISTRY: &[Entry] = &[
     Entry::of::<registration::Registration>(),
     Entry::of::<heartbeat::Heartbeat>(),
     Entry::of::<metrics::Metrics>(),
+    Entry::of::<command::Command>(),
 ];
 
 /// What the configuration has to know of them.
