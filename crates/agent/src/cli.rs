@@ -20,11 +20,13 @@ use crate::{
     action::policy::Policy,
     agent,
     config::{self, Loaded, Paths, Sources},
-    control, register, services, status,
+    control, executor, register, services, status,
 };
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
 const BAD_CONFIG: u8 = 78;
+/// Exit code of a command line that makes no sense, as clap has it.
+const USAGE: u8 = 2;
 /// Exit code of `register` when the backend says no (`EX_NOPERM`).
 const REFUSED: u8 = 77;
 
@@ -123,6 +125,10 @@ impl From {
 
 /// Parses the arguments, does what they say, and tells how it went.
 pub fn main() -> ExitCode {
+    // Before anything else: one is started for each command, and it is to begin at once.
+    if std::env::args_os().nth(1).is_some_and(|name| name == executor::COMMAND) {
+        return keep();
+    }
     // What this process writes is for its owner.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match dispatch(Cli::parse().command) {
@@ -132,6 +138,16 @@ pub fn main() -> ExitCode {
             report(&error);
             let bad_config = error.chain().any(|cause| cause.is::<config::Error>());
             ExitCode::from(if bad_config { BAD_CONFIG } else { 1 })
+        }
+    }
+}
+
+fn keep() -> ExitCode {
+    match executor::keep() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(USAGE)
         }
     }
 }

@@ -11,7 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod desk;
-mod executor;
+pub mod executor;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -315,6 +315,36 @@ fn is_stored(counts: &Counts) -> bool {
     counts.taken == counts.on_disk + counts.dropped || counts.is_settled()
 }
 
+/// Adds a record to the log on `disk`.
+///
+/// # Errors
+/// Those of the disk, or there is no number left for it.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzzed(disk: Arc<dyn Disk>) -> io::Result<String> {
+    let mut book = Book::open(disk)?;
+    let detail = String::new();
+    let note =
+        Note { action: "command", id: "new".to_owned(), decision: Decision::Asked, rule: None, detail };
+    let make = |note: &Note, seq, prev: &str| Record {
+        device_id: "d1".parse().expect("an id"),
+        timestamp: Timestamp::from_millis(0).expect("a time"),
+        seq,
+        prev: prev.to_owned(),
+        action: note.action.to_owned(),
+        id: note.id.clone(),
+        decision: note.decision,
+        rule: None,
+        detail: note.detail.clone(),
+    };
+    book.append(&[note], make)?;
+    let mut last = String::new();
+    while let Some((seq, record)) = book.to_send() {
+        record.clone_into(&mut last);
+        book.sent(seq);
+    }
+    Ok(last)
+}
+
 fn cut(text: &str, longest: usize) -> String {
     text[..text.floor_char_boundary(longest)].to_owned()
 }

@@ -415,6 +415,7 @@ impl<A: Action> Engine<A> {
         *free -= usize::from(starts);
         let line = Line::Accepted {
             id: id.clone(),
+            n: 0,
             at: self.ctx.now(),
             boot_id: self.ctx.identity().boot_id().to_owned(),
             unnamed,
@@ -488,6 +489,7 @@ impl<A: Action> Engine<A> {
     fn ended(&self, id: String, outcome: A::Outcome) -> Item<A> {
         let line = Line::Ended {
             id: id.clone(),
+            n: 0,
             at: self.ctx.now(),
             outcome: to_raw_value(&outcome).expect("an outcome makes JSON"),
             brief: false,
@@ -538,7 +540,7 @@ impl<A: Action> Engine<A> {
         let now = self.ctx.shared.clock.synchronised().then(|| self.ctx.now());
         let write = move || {
             let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
-            if synced { journal.commit(&lines, now) } else { journal.note(&lines) }
+            if synced { journal.commit(lines, now) } else { journal.note(&lines) }
         };
         Ok(blocking(write).await?)
     }
@@ -611,6 +613,7 @@ impl<A: Action> Engine<A> {
             .iter()
             .map(|Unwritten { id, outcome, told, .. }| Line::Ended {
                 id: id.clone(),
+                n: 0,
                 at: self.ctx.now(),
                 outcome: to_raw_value(outcome).expect("an outcome makes JSON"),
                 brief: false,

@@ -8,7 +8,7 @@
 //! Calls block for as long as the disk does.
 
 use std::{
-    collections::{HashMap, hash_map},
+    collections::{HashMap, HashSet, hash_map},
     io,
     sync::Arc,
     time::Duration,
@@ -46,12 +46,15 @@ const SEGMENTS: usize = 64;
 
 /// A line of the journal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "line", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Line {
     /// It is to be done.
     Accepted {
         /// Which.
         id: String,
+        /// Its number among all ids; given by the journal.
+        #[serde(default)]
+        n: u64,
         /// When.
         at: Timestamp,
         /// The boot of the machine.
@@ -77,6 +80,9 @@ pub(crate) enum Line {
     Ended {
         /// Which.
         id: String,
+        /// Its number among all ids; given by the journal.
+        #[serde(default)]
+        n: u64,
         /// When.
         at: Timestamp,
         /// How.
@@ -122,6 +128,8 @@ pub(crate) enum State {
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
+    /// Its number among all ids, in the order in which they came.
+    n: u64,
     state: State,
     /// Where it was accepted, and from its end on that.
     place: Place,
@@ -155,12 +163,20 @@ pub(crate) struct Unnamed {
 #[derive(Debug)]
 pub(crate) struct Journal {
     lines: Lines,
-    index: HashMap<Key, Entry>,
+    known: Known,
     kept: Kept,
     /// Makes an outcome brief.
     brief: fn(&RawValue) -> Box<RawValue>,
-    unnamed: Option<Unnamed>,
     damage: Damage,
+}
+
+/// What is in the log, but for what is long.
+#[derive(Debug, Default)]
+struct Known {
+    index: HashMap<Key, Entry>,
+    /// How many ids there have been.
+    last: u64,
+    unnamed: Option<Unnamed>,
 }
 
 /// Ids by hash: they are long, and many.
@@ -185,13 +201,13 @@ impl Journal {
         kept: Kept,
         brief: fn(&RawValue) -> Box<RawValue>,
     ) -> io::Result<Self> {
-        let (mut index, mut unnamed) = (HashMap::new(), None);
+        let mut known = Known::default();
         let (lines, damage) = Lines::open(disk, &mut |place, text| {
             if let Ok(line) = serde_json::from_str(text) {
-                enter(&mut index, &mut unnamed, place, &line);
+                known.enter(place, &line);
             }
         })?;
-        Ok(Self { lines, index, kept, brief, unnamed, damage })
+        Ok(Self { lines, known, kept, brief, damage })
     }
 
     /// What was found besides good lines.
@@ -201,12 +217,12 @@ impl Journal {
 
     /// How far it is with this id; none where it is not known.
     pub(crate) fn state(&self, id: &str) -> Option<State> {
-        self.index.get(&Key::of(id)).map(|entry| entry.state)
+        self.known.index.get(&Key::of(id)).map(|entry| entry.state)
     }
 
     /// What was asked last without an id.
     pub(crate) fn unnamed(&self) -> Option<&Unnamed> {
-        self.unnamed.as_ref()
+        self.known.unnamed.as_ref()
     }
 
     /// What has not met its end, and the ids whose end has not been told; each in the order in which they were written.
@@ -215,11 +231,20 @@ impl Journal {
     /// Those of the disk.
     pub(crate) fn unfinished(&self) -> io::Result<(Vec<Open>, Vec<String>)> {
         let (mut open, mut untold) = (Vec::new(), Vec::new());
-        let mut places: Vec<Entry> = self.index.values().copied().collect();
+        let mut places: Vec<Entry> = self.known.index.values().copied().collect();
         places.retain(|entry| entry.state != State::Ended { told: true });
         places.sort_unstable_by_key(|entry| entry.place);
-        for Entry { state, place } in places {
-            match serde_json::from_str(&self.lines.read(place)?)? {
+        for Entry { state, place, .. } in places {
+            let line = match self.lines.read(place) {
+                Ok(line) => serde_json::from_str(&line)?,
+                // A disk that has failed to sync may show, once, what it does not have.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::warn!("a line of the journal is lost");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match line {
                 Line::Accepted { id, boot_id, expires_at, request, .. } => {
                     open.push(Open { id, started: state == State::Started, boot_id, expires_at, request });
                 }
@@ -241,8 +266,8 @@ impl Journal {
     /// # Errors
     /// Those of the disk.
     pub(crate) fn outcome(&self, id: &str) -> io::Result<Option<Box<RawValue>>> {
-        match self.index.get(&Key::of(id)) {
-            Some(Entry { state: State::Ended { .. }, place }) => {
+        match self.known.index.get(&Key::of(id)) {
+            Some(Entry { state: State::Ended { .. }, place, .. }) => {
                 match serde_json::from_str(&self.lines.read(*place)?)? {
                     Line::Ended { outcome, .. } => Ok(Some(outcome)),
                     _ => Ok(None),
@@ -257,9 +282,10 @@ impl Journal {
     ///
     /// # Errors
     /// Those of the disk.
-    pub(crate) fn commit(&mut self, lines: &[Line], now: Option<Timestamp>) -> io::Result<()> {
-        let places = self.lines.append(&texts(lines)?)?;
-        self.entered(lines, &places);
+    pub(crate) fn commit(&mut self, mut lines: Vec<Line>, now: Option<Timestamp>) -> io::Result<()> {
+        self.known.number(&mut lines);
+        let places = self.lines.append(&texts(&lines)?)?;
+        self.entered(&lines, &places);
         self.shorten(now);
         Ok(())
     }
@@ -275,14 +301,12 @@ impl Journal {
     }
 
     fn entered(&mut self, lines: &[Line], places: &[Place]) {
-        for (line, place) in lines.iter().zip(places) {
-            enter(&mut self.index, &mut self.unnamed, *place, line);
-        }
+        lines.iter().zip(places).for_each(|(line, place)| self.known.enter(*place, line));
     }
 
     /// Makes room, a segment at most: it is called with each commit.
     fn shorten(&mut self, now: Option<Timestamp>) {
-        let bytes = self.kept.bytes + BRIEF * self.index.len().min(self.kept.ids) as u64;
+        let bytes = self.kept.bytes + BRIEF * self.known.index.len().min(self.kept.ids) as u64;
         if self.lines.segments() < 2 || (self.lines.bytes() <= bytes && self.lines.segments() <= SEGMENTS) {
             return;
         }
@@ -295,17 +319,17 @@ impl Journal {
     /// Writes anew what is still to be known of the oldest segment, and forgets that.
     fn retire_first(&mut self, now: Option<Timestamp>) -> io::Result<()> {
         let mut again: Vec<Line> = Vec::new();
-        let mut forgotten = Vec::new();
-        let too_many = self.index.len().saturating_sub(self.kept.ids);
+        let mut forgotten = HashSet::new();
+        let newest = self.known.last.saturating_sub(self.kept.ids as u64);
         self.lines.read_first(&mut |place, text| {
             let Ok(line) = serde_json::from_str::<Line>(text) else { return };
             let key = Key::of(line.id());
-            let Some(entry) = self.index.get(&key).filter(|entry| entry.place == place) else { return };
+            let Some(entry) = self.known.index.get(&key).filter(|entry| entry.place == place) else { return };
             let old = now.zip(at(&line)).is_some_and(|(now, at)| age(now, at) > self.kept.age);
-            if matches!(entry.state, State::Ended { .. }) && (old || forgotten.len() < too_many) {
-                forgotten.push(key);
+            if matches!(entry.state, State::Ended { .. }) && (old || entry.n <= newest) {
+                forgotten.insert(key);
             } else {
-                again.push(self.anew(line, entry.state));
+                again.push(self.anew(line, *entry));
             }
         })?;
         if !again.is_empty() {
@@ -313,27 +337,68 @@ impl Journal {
             self.entered(&again, &places);
         }
         self.lines.drop_first()?;
-        forgotten.iter().for_each(|key| drop(self.index.remove(key)));
+        self.known.index.retain(|key, _| !forgotten.contains(key));
         Ok(())
     }
 
     /// The line as it is to be written again.
-    fn anew(&self, line: Line, state: State) -> Line {
+    fn anew(&self, line: Line, Entry { n, state, .. }: Entry) -> Line {
         match line {
-            Line::Accepted { id, at, boot_id, unnamed, expires_at, request, .. } => Line::Accepted {
-                id,
-                at,
-                boot_id,
-                unnamed,
-                started: state == State::Started,
-                expires_at,
-                request,
-            },
+            Line::Accepted { id, at, boot_id, unnamed, expires_at, request, .. } => {
+                let started = state == State::Started;
+                Line::Accepted { id, n, at, boot_id, unnamed, started, expires_at, request }
+            }
             Line::Ended { id, at, outcome, brief, .. } if state == (State::Ended { told: true }) => {
                 let outcome = if brief { outcome } else { (self.brief)(&outcome) };
-                Line::Ended { id, at, outcome, brief: true, told: true }
+                Line::Ended { id, n, at, outcome, brief: true, told: true }
+            }
+            Line::Ended { id, at, outcome, brief, told, .. } => {
+                Line::Ended { id, n, at, outcome, brief, told }
             }
             other => other,
+        }
+    }
+}
+
+impl Known {
+    /// Gives each line the number of its id; an id that is new here gets the next one.
+    fn number(&self, lines: &mut [Line]) {
+        let mut new: HashMap<Key, u64> = HashMap::new();
+        for line in lines {
+            let key = Key::of(line.id());
+            let (Line::Accepted { n, .. } | Line::Ended { n, .. }) = line else { continue };
+            let next = self.last + 1 + new.len() as u64;
+            *n = self.index.get(&key).map_or_else(|| *new.entry(key).or_insert(next), |entry| entry.n);
+        }
+    }
+
+    fn enter(&mut self, place: Place, line: &Line) {
+        let next = self.last + 1;
+        let entry = self.index.entry(Key::of(line.id()));
+        let is_new = matches!(entry, hash_map::Entry::Vacant(_));
+        let entry = entry.or_insert(Entry { n: next, state: State::Waiting, place });
+        let over = matches!(entry.state, State::Ended { .. });
+        match line {
+            // Also written again, so that its segment may go.
+            Line::Accepted { n, started, .. } if is_new || !over => {
+                let state = if *started { State::Started } else { State::Waiting };
+                *entry = Entry { n: *n, state, place };
+            }
+            Line::Accepted { .. } => {}
+            // Where the line before is damaged, these still say that it was begun, or that it has ended.
+            Line::Started { .. } if !over => entry.state = State::Started,
+            Line::Started { .. } => {}
+            Line::Ended { n, told, .. } => {
+                *entry = Entry { n: *n, state: State::Ended { told: *told }, place }
+            }
+            Line::Told { .. } => {
+                let place = if over { entry.place } else { place };
+                *entry = Entry { state: State::Ended { told: true }, place, ..*entry };
+            }
+        }
+        self.last = self.last.max(entry.n);
+        if let Line::Accepted { id, unnamed: true, request, .. } = line {
+            self.unnamed = Some(Unnamed { id: id.clone(), request: request.get().to_owned() });
         }
     }
 }
@@ -399,41 +464,5 @@ fn age(now: Timestamp, at: Timestamp) -> Duration {
     Duration::from_millis(u64::try_from(now.as_millis().saturating_sub(at.as_millis())).unwrap_or(0))
 }
 
-fn enter(index: &mut HashMap<Key, Entry>, last: &mut Option<Unnamed>, place: Place, line: &Line) {
-    let key = Key::of(line.id());
-    match line {
-        Line::Accepted { id, started, unnamed, request, .. } => {
-            let state = if *started { State::Started } else { State::Waiting };
-            match index.entry(key) {
-                hash_map::Entry::Vacant(vacant) => drop(vacant.insert(Entry { state, place })),
-                // Written again, so that its segment may go.
-                hash_map::Entry::Occupied(known) if !matches!(known.get().state, State::Ended { .. }) => {
-                    *known.into_mut() = Entry { state, place };
-                }
-                hash_map::Entry::Occupied(_) => {}
-            }
-            if *unnamed {
-                *last = Some(Unnamed { id: id.clone(), request: request.get().to_owned() });
-            }
-        }
-        // Where the line before is damaged, this one still says that it was begun, or that it has ended.
-        Line::Started { .. } => {
-            let entry = index.entry(key).or_insert(Entry { state: State::Started, place });
-            if entry.state == State::Waiting {
-                entry.state = State::Started;
-            }
-        }
-        Line::Ended { told, .. } => {
-            index.insert(key, Entry { state: State::Ended { told: *told }, place });
-        }
-        Line::Told { .. } => {
-            let ended = Entry { state: State::Ended { told: true }, place };
-            let entry = index.entry(key).or_insert(ended);
-            *entry = if matches!(entry.state, State::Ended { .. }) {
-                Entry { place: entry.place, ..ended }
-            } else {
-                ended
-            };
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

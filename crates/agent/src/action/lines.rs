@@ -37,6 +37,8 @@ struct Segment {
     bytes: u64,
     /// Further lines may be added to it.
     open: bool,
+    /// An earlier process has written it. If its last sync failed, the disk may not have what is read here.
+    inherited: bool,
 }
 
 /// The log.
@@ -90,7 +92,7 @@ impl Lines {
             damage.newer += found.newer;
             damage.torn |= found.torn;
             let open = number == last && found == Damage::default() && !content.is_empty();
-            segments.push_back(Segment { number, bytes: content.len() as u64, open });
+            segments.push_back(Segment { number, bytes: content.len() as u64, open, inherited: true });
         }
         Ok((Self { disk, segments, last, names_safe: false }, damage))
     }
@@ -114,13 +116,16 @@ impl Lines {
 
     fn add(&mut self, lines: &[String], synced: bool) -> io::Result<Vec<Place>> {
         let open = self.segments.back().copied().filter(|last| last.open && last.bytes < SEGMENT);
-        let Segment { number, bytes: offset, .. } = match open {
+        let Segment { number, bytes: offset, inherited, .. } = match open {
             Some(segment) => segment,
             None => self.begin()?,
         };
         let mut content = String::new();
         if offset == 0 {
             push(&mut content, FIRST);
+        } else if inherited {
+            // Whatever is before, these lines begin with one of their own.
+            content.push('\n');
         }
         let mut places = Vec::with_capacity(lines.len());
         for line in lines {
@@ -132,6 +137,7 @@ impl Lines {
         if let Some(last) = self.segments.back_mut() {
             last.bytes += content.len() as u64;
             last.open &= written.is_ok();
+            last.inherited = false;
         }
         if written.is_err() && offset == 0 && self.disk.remove(&name_of(number)).is_ok() {
             // Not one more file for each try on a full disk.
@@ -156,7 +162,7 @@ impl Lines {
     /// Another segment.
     fn begin(&mut self) -> io::Result<Segment> {
         self.last = self.last.checked_add(1).ok_or_else(|| io::Error::other("no number is left"))?;
-        let segment = Segment { number: self.last, bytes: 0, open: true };
+        let segment = Segment { number: self.last, bytes: 0, open: true, inherited: false };
         self.segments.push_back(segment);
         self.names_safe = false;
         Ok(segment)
@@ -262,6 +268,7 @@ fn scan(number: u32, content: &[u8], each: &mut dyn FnMut(Place, Option<&str>)) 
                 damage.newer += u64::from(version > VERSION);
             }
             (Some(json), Ok(place)) => each(place, Some(json)),
+            _ if line == b"\n" => {}
             (_, place) => {
                 if whole.is_none() {
                     damage.torn = true;

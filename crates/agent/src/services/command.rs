@@ -34,10 +34,11 @@ use crate::{
         policy::{Run, Verdict},
     },
     config::{ByteSize, Delivery, Interval, Qos, Topic},
-    executor::{self, Event, Executor, Job, Running},
+    executor::{self, Event, Executor, Job, Login, Running},
     mqtt::{Inbound, Inbox},
     outbox::Tally,
     service::{Context, Invalid, Outgoing, Service},
+    store,
 };
 use outcome::Outcome;
 use outcome::Pieces;
@@ -406,12 +407,11 @@ impl Commands {
     }
 
     async fn job(&self, id: &str, wanted: &Wanted, run: Run) -> anyhow::Result<Job> {
-        let work = self.work(id);
+        let (work, spool) = (self.work(id), self.spool(id));
         let cwd = wanted.cwd.as_ref().map_or_else(|| work.clone(), PathBuf::from);
         let account = self.config.run_as.clone();
-        spawn_blocking(move || make_work(&work, account.as_deref()))
-            .await?
-            .context("make its working directory")?;
+        let made = spawn_blocking(move || make_folders(&work, &spool, account.as_deref()));
+        let login = made.await?.context("make its working directory")?;
         let mut argv = vec![self.config.shell.display().to_string(), "-c".to_owned(), run.script];
         if !run.args.is_empty() {
             argv.push("sh".to_owned());
@@ -419,7 +419,7 @@ impl Commands {
         }
         Ok(Job {
             argv,
-            env: self.environment(wanted),
+            env: self.environment(wanted, &login),
             cwd,
             run_as: self.config.run_as.clone(),
             timeout: self.time(wanted),
@@ -432,13 +432,13 @@ impl Commands {
     }
 
     /// Nothing of the agent's own environment but what the owner has named.
-    fn environment(&self, wanted: &Wanted) -> BTreeMap<String, String> {
+    fn environment(&self, wanted: &Wanted, login: &Login) -> BTreeMap<String, String> {
         let mut env = BTreeMap::from([
             ("PATH".to_owned(), PATH.to_owned()),
             ("SHELL".to_owned(), self.config.shell.display().to_string()),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
         ]);
-        env.extend(executor::login(self.config.run_as.as_deref()));
+        env.extend(login.env.iter().cloned());
         let own = self.config.env.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
         env.extend(own);
         env.extend(wanted.env.clone());
@@ -501,14 +501,15 @@ impl Commands {
     }
 }
 
-/// A folder for one command alone.
-fn make_work(path: &Path, account: Option<&str>) -> anyhow::Result<()> {
-    crate::store::make_folder(path)?;
-    if let Some(account) = account {
-        let (user, group) = executor::ids(account).map_err(anyhow::Error::msg)?;
-        chown(path, Some(user), Some(group))?;
+/// A folder for one command alone, and one for what its keeper may have to leave.
+fn make_folders(work: &Path, spool: &Path, account: Option<&str>) -> anyhow::Result<Login> {
+    let login = executor::login(account).map_err(anyhow::Error::msg)?;
+    store::make_folder(work)?;
+    spool.parent().map_or(Ok(()), store::make_folder)?;
+    if account.is_some() {
+        chown(work, Some(login.ids.0), Some(login.ids.1))?;
     }
-    Ok(())
+    Ok(login)
 }
 
 /// Ids are any text; names of files are not.

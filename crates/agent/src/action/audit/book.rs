@@ -131,7 +131,7 @@ impl Book {
     ) -> io::Result<()> {
         let mut lines = Vec::with_capacity(notes.len() + 2);
         if self.void {
-            lines.push(format!(r#"{{"void":{}}}"#, self.last.0 + 1));
+            lines.push(format!(r#"{{"void":{}}}"#, after(self.last.0)?));
         }
         if self.marked > self.stored {
             lines.push(format!(r#"{{"stored":{}}}"#, self.marked));
@@ -158,7 +158,7 @@ impl Book {
     ) -> io::Result<()> {
         let (mut last, mut unsent) = (self.last.clone(), Vec::with_capacity(notes.len()));
         for note in notes {
-            let seq = last.0 + 1;
+            let seq = after(last.0)?;
             let record = serde_json::to_string(&make(note, seq, &last.1))?;
             last = (seq, digest(record.as_bytes()));
             lines.push(record.clone());
@@ -194,4 +194,8 @@ impl Book {
     pub(super) fn sent(&mut self, seq: u64) {
         self.unsent.remove(&seq);
     }
+}
+
+fn after(seq: u64) -> io::Result<u64> {
+    seq.checked_add(1).ok_or_else(|| io::Error::other("no number is left"))
 }

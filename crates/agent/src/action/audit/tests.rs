@@ -392,6 +392,10 @@ async fn no_byte_can_be_changed_unnoticed() {
                 let (_, fault) = verify(&with(&files, name, changed)).unwrap();
                 assert!(fault.is_some(), "{name}: byte {at}, bit {bit}");
             }
+            if content[at] == b'\n' {
+                // An empty line is none.
+                continue;
+            }
             let mut longer = content.clone();
             longer.insert(at, content[at]);
             assert!(verify(&with(&files, name, longer)).unwrap().1.is_some(), "{name}: byte {at} twice");

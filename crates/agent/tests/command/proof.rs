@@ -1,0 +1,105 @@
+//! D6 and X1: many commands, delivered more than once, while the agent is killed.
+
+use serde_json::json;
+use testkit::Rng;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    story::Story,
+    support::{SOON, proof, tier},
+};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Each of many commands comes one to five times while the agent is killed at random: none has two effects, each has
+/// one end.
+#[tokio::test]
+async fn prove_d6_one_effect_and_one_end() {
+    let (commands, kills) = if tier() > 1 { (1000, 40) } else { (50, 4) };
+    let seed = testkit::seed();
+    let mut rng = Rng::new(seed);
+    let story = Story::begin(", queue: 10000").await;
+    let effects = story.file("effects");
+    let mut agent = story.online().await;
+    let mut lines = Vec::new();
+    for n in 0..commands {
+        let command = format!("echo {n} >> {}; sleep 0.0{}", effects.display(), rng.below(5));
+        let order = json!({ "execution_id": format!("e{n}"), "command": command }).to_string();
+        for _ in 0..=rng.below(5) {
+            let at = lines.len() - usize::try_from(rng.below(8)).unwrap().min(lines.len());
+            lines.insert(at, order.clone());
+        }
+    }
+    let sent = lines.len();
+    let (mut left, each) = (lines.into_iter(), sent / (kills + 1) + 1);
+    for _ in 0..kills {
+        let some: Vec<String> = left.by_ref().take(each).collect();
+        let publish = testkit::client::publish_lines(&story.broker, "iot/d1/command", &some, 1);
+        let kill = async {
+            sleep(Duration::from_millis(rng.below(400))).await;
+            agent.kill().await.unwrap();
+        };
+        let (published, ()) = tokio::join!(publish, kill);
+        published.unwrap();
+        agent = story.online().await;
+    }
+    let some: Vec<String> = left.collect();
+    testkit::client::publish_lines(&story.broker, "iot/d1/command", &some, 1).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(if tier() > 1 { 300 } else { 60 });
+    let ended = || (0..commands).filter(|n| !story.ends(&format!("e{n}")).is_empty()).count();
+    while ended() < commands {
+        assert!(Instant::now() < deadline, "{} of {commands} have ended; seed {seed}", ended());
+        sleep(Duration::from_millis(200)).await;
+    }
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for line in std::fs::read_to_string(&effects).unwrap().lines() {
+        *counts.entry(line.to_owned()).or_default() += 1;
+    }
+    let twice = counts.values().filter(|count| **count > 1).count();
+    let ends: Vec<usize> = (0..commands).map(|n| story.ends(&format!("e{n}")).len()).collect();
+    let untrue = (0..commands)
+        .filter(|n| {
+            story.ends(&format!("e{n}"))[0]["status"] == "success" && !counts.contains_key(&n.to_string())
+        })
+        .count();
+    proof(
+        "d6",
+        &format!(
+            "wanted=twice:0,ends:1,untrue:0 commands={commands} sent={sent} kills={kills} twice={twice} \
+             ends={} untrue={untrue} seed={seed}",
+            ends.iter().max().unwrap()
+        ),
+    );
+    assert_eq!((twice, ends.iter().max(), untrue), (0, Some(&1), 0), "seed {seed}");
+    timeout(SOON, agent.kill()).await.unwrap().unwrap();
+}
+
+/// A burst: each is either run or rejected, and told so.
+#[tokio::test]
+async fn prove_x1_a_burst_is_run_or_rejected() {
+    let commands = if tier() > 1 { 10_000 } else { 500 };
+    let story = Story::begin(", queue: 100").await;
+    let _agent = story.online().await;
+    let effects = story.file("effects");
+    let order = |n| json!({ "execution_id": format!("e{n}"), "command": format!("echo {n} >> {}", effects.display()) });
+    let lines: Vec<String> = (0..commands).map(|n| order(n).to_string()).collect();
+    testkit::client::publish_lines(&story.broker, "iot/d1/command", &lines, 1).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(if tier() > 1 { 240 } else { 60 });
+    let ended = || {
+        let all = story.watcher.all().into_iter().filter_map(|message| message.json().ok());
+        let ends = all.filter(|said| matches!(said["status"].as_str(), Some("success" | "rejected")));
+        ends.map(|end| (end["execution_id"].to_string(), end["status"] == "success"))
+            .collect::<BTreeMap<_, _>>()
+    };
+    while ended().len() < commands {
+        assert!(Instant::now() < deadline, "{} of {commands} have ended", ended().len());
+        sleep(Duration::from_millis(200)).await;
+    }
+    let run = ended().values().filter(|run| **run).count();
+    let effects = story.count("effects");
+    proof(
+        "x1",
+        &format!("wanted=run+rejected:{commands} run={run} rejected={} effects={effects}", commands - run),
+    );
+    assert_eq!(run, effects);
+    assert!(run >= 100);
+}
