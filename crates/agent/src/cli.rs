@@ -1,5 +1,6 @@
 //! The command line: what each subcommand does and which exit code it ends with.
 
+mod audit;
 mod command;
 mod metrics;
 mod outbox;
@@ -16,6 +17,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    action::policy::Policy,
     agent,
     config::{self, Loaded, Paths, Sources},
     control, executor, register, services, status,
@@ -68,6 +70,9 @@ enum Command {
     /// Look at what waits to be sent
     #[command(subcommand)]
     Outbox(outbox::Outbox),
+    /// Look at the record of what was asked of this device by remote actions
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Look at what the machine and its programs are doing
     #[command(subcommand)]
     Metrics(metrics::Metrics),
@@ -172,6 +177,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Register { from, force } => return enrol(&from.sources(), force),
         Command::Publish(publish) => return publish.run(),
         Command::Outbox(outbox) => outbox.run()?,
+        Command::Audit(audit) => audit.run()?,
         Command::Metrics(metrics) => metrics.run()?,
         Command::Command(command) => command.run()?,
         Command::Version => print(&format!("iot-agent {}\n", env!("CARGO_PKG_VERSION")))?,
@@ -205,6 +211,11 @@ fn load(sources: &Sources) -> anyhow::Result<Loaded> {
 fn check(sources: &Sources) -> anyhow::Result<()> {
     let loaded = load(sources)?;
     agent::check(&loaded)?;
+    if let Some(file) = &loaded.config.policy {
+        for notice in Policy::check(file)? {
+            report(&anyhow::anyhow!("{}: {notice}", file.display()));
+        }
+    }
     print(&format!("{}: ok\n", sources.file.display()))
 }
 

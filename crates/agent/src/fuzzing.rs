@@ -4,11 +4,13 @@
 //! A body takes whatever arrives and panics where a promise is broken. It is no part of the agent: it is only built
 //! for tests and with the feature `fuzzing`.
 
+mod audit;
 mod config;
 mod control;
 mod frames;
 mod outbox;
 mod payloads;
+mod policy;
 mod topics;
 
 use std::{
@@ -18,11 +20,13 @@ use std::{
 };
 
 pub use crate::mqtt::fuzzing::packets;
+pub use audit::audit;
 pub use config::config;
 pub use control::control;
 pub use frames::frames;
 pub use outbox::outbox;
 pub use payloads::payloads;
+pub use policy::policy;
 pub use topics::topics;
 
 /// A boundary: its name, which is also that of the folder with its seeds, and what must hold there.
@@ -36,6 +40,8 @@ pub const TARGETS: &[Target] = &[
     ("packets", packets),
     ("control", control),
     ("outbox", outbox),
+    ("policy", policy),
+    ("audit", audit),
     ("frames", frames),
 ];
 

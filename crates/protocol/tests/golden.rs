@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use iot_agent_protocol::audit;
 use iot_agent_protocol::command::{self, Output, Report, Status};
 use iot_agent_protocol::data::{self, Data};
 use iot_agent_protocol::heartbeat::{Alive, Heartbeat, Outbox};
@@ -149,6 +150,37 @@ fn data_of_a_program() {
     let data = Data { device_id: &device(), timestamp: time(), seq: 7, stream: &stream, data: &value };
     assert_encodes("data.json", &serde_json::to_vec(&data).unwrap());
     assert_eq!(data::topic("iot", &device(), &stream), format!("iot/{}/data/door-2", device()));
+}
+
+/// The hash in it was computed by Python's hashlib.
+#[test]
+fn audit() {
+    let record = audit::Record {
+        device_id: device(),
+        timestamp: time(),
+        seq: 7,
+        prev: audit::digest(b"the record before"),
+        action: "command".into(),
+        id: "c-42".into(),
+        decision: audit::Decision::Asked,
+        rule: Some("command.named.restart-service".into()),
+        detail: "restart-service unit=ssh.service".into(),
+    };
+    let first = audit::Record {
+        seq: 1,
+        prev: audit::FIRST.into(),
+        action: "ssh".into(),
+        id: "r-1".into(),
+        decision: audit::Decision::Refused,
+        rule: None,
+        detail: "the policy does not allow tunnels to this target".into(),
+        ..record.clone()
+    };
+    for (name, record) in [("audit.json", record), ("audit-first.json", first)] {
+        assert_encodes(name, &serde_json::to_vec(&record).unwrap());
+        assert_eq!(serde_json::from_slice::<audit::Record>(&golden(name)).unwrap(), record);
+    }
+    assert_eq!(audit::topic("iot", &device()), format!("iot/{}/audit", device()));
 }
 
 #[test]
@@ -297,7 +329,7 @@ fn damaged_payloads_are_refused_not_fatal() {
             read_in_every_way(&damaged, &name);
         }
     }
-    assert_eq!(files, 21, "a golden file without its test, or the reverse");
+    assert_eq!(files, 23, "a golden file without its test, or the reverse");
 }
 
 fn read_in_every_way(bytes: &[u8], name: &str) {

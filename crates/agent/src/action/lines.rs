@@ -69,6 +69,17 @@ impl Lines {
     /// # Errors
     /// Those of the disk.
     pub(crate) fn open(disk: Arc<dyn Disk>, each: &mut dyn FnMut(Place, &str)) -> io::Result<(Self, Damage)> {
+        Self::open_all(disk, &mut |place, line| line.into_iter().for_each(|line| each(place, line)))
+    }
+
+    /// The same, and none stands for each line that is not what was written.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn open_all(
+        disk: Arc<dyn Disk>,
+        each: &mut dyn FnMut(Place, Option<&str>),
+    ) -> io::Result<(Self, Damage)> {
         let mut numbers: Vec<(u32, u64)> =
             disk.list()?.into_iter().filter_map(|(name, bytes)| Some((number_of(&name)?, bytes))).collect();
         numbers.sort_unstable();
@@ -128,6 +139,10 @@ impl Lines {
             last.open &= written.is_ok();
             last.inherited = false;
         }
+        if written.is_err() && offset == 0 && self.disk.remove(&name_of(number)).is_ok() {
+            // Not one more file for each try on a full disk.
+            self.segments.pop_back();
+        }
         written.map(|()| places)
     }
 
@@ -180,7 +195,8 @@ impl Lines {
     /// Those of the disk.
     pub(crate) fn read_first(&self, each: &mut dyn FnMut(Place, &str)) -> io::Result<()> {
         let Some(first) = self.segments.front() else { return Ok(()) };
-        scan(first.number, &read_all(&*self.disk, first.number, first.bytes)?, each);
+        let content = read_all(&*self.disk, first.number, first.bytes)?;
+        scan(first.number, &content, &mut |place, line| line.into_iter().for_each(|line| each(place, line)));
         Ok(())
     }
 
@@ -192,6 +208,20 @@ impl Lines {
         let Some(first) = self.segments.front() else { return Ok(()) };
         self.disk.remove(&name_of(first.number))?;
         self.segments.pop_front();
+        Ok(())
+    }
+
+    /// Makes safe what was found: a process that was killed may have written it and not waited for the disk. What an
+    /// answer, or a number, is built on must not be gone after a power cut.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        for segment in &self.segments {
+            self.disk.write_synced(&name_of(segment.number), segment.bytes, b"")?;
+        }
+        self.disk.sync_names()?;
+        self.names_safe = true;
         Ok(())
     }
 
@@ -217,13 +247,13 @@ fn push(content: &mut String, line: &str) {
 /// The JSON of a line, if it is what was written.
 fn check(line: &[u8]) -> Option<&str> {
     let (head, json) = line.split_at_checked(HEAD)?;
-    let sum = u32::from_str_radix(str::from_utf8(&head[..8]).ok()?, 16).ok()?;
-    let whole = head[8] == b' ' && sum == crc32fast::hash(json);
+    // As text: of a number there is more than one spelling.
+    let whole = head == format!("{:08x} ", crc32fast::hash(json)).as_bytes();
     str::from_utf8(json).ok().filter(|_| whole)
 }
 
-/// Hands each good line over.
-fn scan(number: u32, content: &[u8], each: &mut dyn FnMut(Place, &str)) -> Damage {
+/// Hands each line over, none for one that is not what was written.
+fn scan(number: u32, content: &[u8], each: &mut dyn FnMut(Place, Option<&str>)) -> Damage {
     #[derive(Deserialize)]
     struct First {
         version: u64,
@@ -237,10 +267,16 @@ fn scan(number: u32, content: &[u8], each: &mut dyn FnMut(Place, &str)) -> Damag
                 let version = serde_json::from_str::<First>(json).map_or(VERSION, |first| first.version);
                 damage.newer += u64::from(version > VERSION);
             }
-            (Some(json), Ok(place)) => each(place, json),
+            (Some(json), Ok(place)) => each(place, Some(json)),
             _ if line == b"\n" => {}
-            _ if whole.is_none() => damage.torn = true,
-            _ => damage.lines += 1,
+            (_, place) => {
+                if whole.is_none() {
+                    damage.torn = true;
+                } else {
+                    damage.lines += 1;
+                }
+                each(place.unwrap_or(Place { segment: number, offset: u32::MAX }), None);
+            }
         }
         offset += line.len();
     }
