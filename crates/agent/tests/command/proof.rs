@@ -183,3 +183,90 @@ async fn attach(pid: u32, inject: &str) -> testkit::Process {
     }
     strace
 }
+
+/// I3: replays and forgeries of each kind. None runs anything.
+#[tokio::test]
+async fn prove_i3_replays_and_forgeries() {
+    let each = if tier() > 1 { 10_000 } else { 200 };
+    let story = Story::with(", queue: 100", "policy: policy.yaml\n").await;
+    let effects = story.file("effects");
+    let write = format!("echo x >> {}", effects.display());
+    let policy = "command: {named: {write: {run: \"echo {what} >> FILE\", args: {what: \"[a-z]+\"}}}}\n";
+    story.home.file("policy.yaml", &policy.replace("FILE", &effects.display().to_string()), 0o600);
+    let _agent = story.online().await;
+    let good = json!({ "execution_id": "good", "command": "write", "args": { "what": "x" } });
+    story.send(good.to_string()).await;
+    assert_eq!(story.end("good").await["status"], "success");
+    let past = "2020-01-01T00:00:00Z";
+    let evil = |n: usize| ["$(id)", "x; id", "x\nid", "../x", "X", "-n x", "`id`", "x&"][n % 8];
+    type Kind<'a> = (&'a str, &'a str, Box<dyn Fn(usize) -> String + 'a>);
+    let kinds: Vec<Kind<'_>> = vec![
+        ("replayed", "iot/d1/command", Box::new(|_| good.to_string())),
+        (
+            "another body",
+            "iot/d1/command",
+            Box::new(|_| {
+                json!({ "execution_id": "good", "command": "write", "args": { "what": "y" } }).to_string()
+            }),
+        ),
+        (
+            "not allowed",
+            "iot/d1/command",
+            Box::new(|n| json!({ "execution_id": format!("n{n}"), "command": write }).to_string()),
+        ),
+        (
+            "bad argument",
+            "iot/d1/command",
+            Box::new(|n| {
+                json!({ "execution_id": format!("a{n}"), "command": "write", "args": { "what": evil(n) } })
+                    .to_string()
+            }),
+        ),
+        (
+            "expired",
+            "iot/d1/command",
+            Box::new(|n| {
+                json!({ "execution_id": format!("e{n}"), "command": "write", "args": { "what": "x" }, "expires_at": past })
+                .to_string()
+            }),
+        ),
+        ("malformed", "iot/d1/command", Box::new(|n| good.to_string()[..n % 60].to_owned())),
+        (
+            "for another",
+            "iot/d2/command",
+            Box::new(|n| {
+                json!({ "execution_id": format!("o{n}"), "command": "write", "args": { "what": "x" } })
+                    .to_string()
+            }),
+        ),
+        (
+            "on the status",
+            "iot/d1/command/status",
+            Box::new(|n| {
+                json!({ "execution_id": format!("s{n}"), "command": "write", "args": { "what": "x" } })
+                    .to_string()
+            }),
+        ),
+    ];
+    for (kind, topic, payload) in &kinds {
+        let lines: Vec<String> = (0..each).map(payload).collect();
+        testkit::client::publish_lines(&story.broker, topic, &lines, 1).await.unwrap();
+        // Behind all of them.
+        let id = format!("after {kind}");
+        story.order_with(&id, "write", json!({ "args": { "what": "x" }, "expires_at": past })).await;
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while story.ends(&id).is_empty() {
+            assert!(Instant::now() < deadline, "{kind}: not done in time");
+            sleep(Duration::from_millis(200)).await;
+        }
+        assert_eq!(story.count("effects"), 1, "{kind}: something has run");
+    }
+    proof(
+        "i3",
+        &format!(
+            "wanted=executed:0 kinds={} each={each} executed={}",
+            kinds.len(),
+            story.count("effects") - 1
+        ),
+    );
+}
