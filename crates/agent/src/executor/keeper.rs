@@ -163,8 +163,10 @@ impl Keeper {
             let every = every.clamp(MIN_CHUNKS, FAR);
             (every, Instant::now() + every)
         });
-        let pipes =
-            [(Stream::Stdout, OwnedFd::from(launched.stdout)), (Stream::Stderr, launched.stderr.into())];
+        let pipes = [
+            (Stream::Stdout, OwnedFd::from(launched.stdout)),
+            (Stream::Stderr, OwnedFd::from(launched.stderr)),
+        ];
         for (stream, pipe) in pipes {
             os::widen(&pipe);
             rustix::io::ioctl_fionbio(&pipe, true).map_err(|error| plain(&error.into()))?;
