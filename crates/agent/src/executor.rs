@@ -7,12 +7,12 @@
 //! A keeper is a process of its own so that the job is ended, and its outcome kept, also when the agent dies; and so that
 //! nothing of the agent, neither its memory nor its descriptors, is near what others have asked to run. `keeper.rs` is
 //! that process, `launch.rs` the step to the program, `contain.rs` the cgroups, `tree.rs` who descends from whom,
-//! `output.rs` what is kept, `frame.rs` what is said on the socket. The agent's side is here and in `running.rs`.
+//! `output.rs` what is kept, `frame.rs` what is said on the socket, `spool.rs` what is left when nobody listens. The agent's side is here and in `running.rs`.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::unix::{fs::OpenOptionsExt as _, net::UnixStream, process::CommandExt as _},
+    os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -31,6 +31,7 @@ mod line;
 mod os;
 mod output;
 mod running;
+mod spool;
 mod tree;
 
 pub use account::{Login, login};
@@ -40,7 +41,7 @@ pub use job::{End, Event, Job, Kept, Limits, Piece, Report};
 pub use running::Running;
 
 use contain::Plan;
-use frame::{Decoder, Frame, Order};
+use frame::{Frame, Order};
 
 /// The hidden subcommand that makes this program a keeper.
 pub const COMMAND: &str = "executor";
@@ -50,8 +51,6 @@ pub const COMMAND: &str = "executor";
 const COLLECT: Duration = Duration::from_secs(8);
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(10);
-/// A spool file longer than this was written by nobody we know.
-const MAX_SPOOL: u64 = 1 << 30;
 
 /// Is a keeper, until its job is done.
 ///
@@ -117,7 +116,7 @@ impl Executor {
         if order.len() > frame::MAX_ORDER {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the command is too long"));
         }
-        let spool = make_spool(&job.spool)?;
+        let spool = spool::make(&job.spool)?;
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(&self.0.program);
@@ -136,7 +135,8 @@ impl Executor {
     }
 
     /// The outcome of a job whose agent was gone when it ended: waits for its keeper, at most some seconds, and removes
-    /// the file. `None` where there is none: no such job was started, or its keeper was killed, or the disk was full.
+    /// the file. [`End::Lost`] with the heads of the output, where the keeper was killed too; `None` where nothing is
+    /// left at all: no such job was started, or it was killed before it had said anything, or the disk was full.
     pub async fn collect(spool: &Path) -> Option<Report> {
         let file = File::open(spool).ok()?;
         let until = tokio::time::Instant::now() + COLLECT;
@@ -145,7 +145,7 @@ impl Executor {
         {
             tokio::time::sleep(LOOK).await;
         }
-        let report = read_spool(file);
+        let report = spool::read(file);
         // What cannot be removed is made anew by the next job of that name.
         std::fs::remove_file(spool).ok();
         report
@@ -159,28 +159,6 @@ fn own_program() -> PathBuf {
         link.to_owned()
     } else {
         std::env::current_exe().unwrap_or_else(|_| "iot-agent".into())
-    }
-}
-
-/// The file is locked here and handed to the keeper locked: at no moment can a successor of this agent find it free
-/// while the job may still run.
-fn make_spool(path: &Path) -> io::Result<File> {
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-    file.set_len(0)?;
-    Ok(file)
-}
-
-fn read_spool(file: File) -> Option<Report> {
-    use io::Read as _;
-    let mut bytes = Vec::new();
-    file.take(MAX_SPOOL).read_to_end(&mut bytes).ok()?;
-    let mut decoder = Decoder::new(bytes.len());
-    decoder.push(&bytes);
-    match decoder.next() {
-        Ok(Some(Frame::Ended(report))) => Some(report),
-        _ => None,
     }
 }
 

@@ -20,18 +20,56 @@ pub(crate) fn clock_synchronised() -> bool {
     false
 }
 
-/// Has `step` done in the child between fork and exec, after its standard streams are in place. An error ends the
-/// child and comes back from `spawn`.
+/// Makes a copy of this process: `None` in the copy, its id here. `cgroup` is the folder of the group of cgroup v2 in
+/// which the copy begins; entering one later costs the whole machine a halt of milliseconds.
 ///
-/// For the keeper of a job only, which has one thread: after the fork no lock can be held by a thread that is no more,
-/// so that `step` may do whatever a program may, allocate too.
-pub(crate) fn before_exec(
-    command: &mut std::process::Command,
-    step: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
-) {
-    use std::os::unix::process::CommandExt as _;
-    // SAFETY: the process has one thread, so the child's memory is in no state that another thread has left half done.
-    unsafe { command.pre_exec(step) };
+/// For the keeper of a job only, which has one thread: no lock can be held by a thread that the copy has not, so that it
+/// may do whatever a program may, allocate too, until it becomes another by exec.
+///
+/// # Errors
+/// When there is no room for it, or the kernel (before Linux 5.7) knows no such beginning.
+pub(crate) fn fork(
+    cgroup: Option<std::os::fd::BorrowedFd<'_>>,
+) -> std::io::Result<Option<rustix::process::Pid>> {
+    let pid = match cgroup {
+        // SAFETY: the process has one thread, so its memory is in no state that another thread has left half done.
+        None => unsafe { libc::fork() },
+        Some(cgroup) => fork_into(cgroup),
+    };
+    match pid {
+        ..0 => Err(std::io::Error::last_os_error()),
+        pid => Ok(rustix::process::Pid::from_raw(pid)),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn fork_into(cgroup: std::os::fd::BorrowedFd<'_>) -> libc::pid_t {
+    use std::os::fd::AsRawFd as _;
+    /// `CLONE_INTO_CGROUP` of linux/sched.h.
+    const INTO_CGROUP: u64 = 0x2_0000_0000;
+    // `struct clone_args`: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+    // set_tid_size, cgroup. Without a stack the copy goes on with its own copy of this one, as after fork.
+    let mut arguments = [0_u64; 11];
+    arguments[0] = INTO_CGROUP;
+    arguments[4] = u64::from(libc::SIGCHLD.cast_unsigned());
+    arguments[10] = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    // SAFETY: the pointer is to as many bytes as it says, which the call only reads; nothing is shared with the copy;
+    // for the rest as in `fork`.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) };
+    libc::pid_t::try_from(pid).unwrap_or(-1)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn fork_into(_: std::os::fd::BorrowedFd<'_>) -> libc::pid_t {
+    // There are no groups to begin in.
+    // SAFETY: as in `fork`.
+    unsafe { libc::fork() }
+}
+
+/// Ends this process at once: nothing is flushed or dropped. For a copy that could not become what it should.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: takes a number.
+    unsafe { libc::_exit(code) }
 }
 
 /// Every signal does again what it does by default, and none is blocked: both survive exec, and what the agent ignores

@@ -4,9 +4,7 @@
 //! job in and removes them. They are named after the keeper, so that what a dead one left is known as such.
 
 use std::{
-    ffi::CString,
     fs, io,
-    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
@@ -78,12 +76,19 @@ impl Cell {
         Self { groups: plan.groups.iter().map(|group| (group.kind, folder(group))).collect() }
     }
 
-    /// The files to write `0` to in order to be in it.
-    pub(super) fn doors(&self) -> Vec<CString> {
-        let door =
-            |(_, folder): &(Kind, PathBuf)| CString::new(folder.join("cgroup.procs").as_os_str().as_bytes());
-        // A path from the system's own tables has no NUL.
-        self.groups.iter().flat_map(door).collect()
+    /// Where to begin in order to be in its group of v2.
+    pub(super) fn beginning(&self) -> Option<&Path> {
+        self.groups.iter().find(|(kind, _)| *kind == Kind::Unified).map(|(_, folder)| folder.as_path())
+    }
+
+    /// Puts this process in: not into v2 where it has begun there. On v1 `tasks` takes one thread, and ours is all there
+    /// is; unlike `cgroup.procs` it does so without a halt of the whole machine.
+    pub(super) fn enter(&self, begun: bool) -> io::Result<()> {
+        self.groups.iter().try_for_each(|(kind, folder)| match kind {
+            Kind::Unified if begun => Ok(()),
+            Kind::Unified => fs::write(folder.join("cgroup.procs"), "0"),
+            Kind::Pids | Kind::Memory | Kind::Freezer => fs::write(folder.join("tasks"), "0"),
+        })
     }
 
     /// Kills all that are in it, at once where the kernel does that, otherwise while they stand still.

@@ -1,7 +1,7 @@
 //! What the agent and a keeper tell each other, as bytes: a length (4 bytes, little endian) of what follows it, the
 //! version, the kind, then by kind. Output is sent as it is; what has structure and is rare is JSON.
 //!
-//! The same bytes are read from a socket and, of [`Frame::Ended`], from a spool file. Whatever they are, reading them
+//! The same bytes are read from a socket and, of heads and the end, from a spool file. Whatever they are, reading them
 //! ends in a frame or a reason, in bounded memory.
 
 use std::time::Duration;

@@ -7,7 +7,7 @@
 
 use std::{
     fs::File,
-    io::{self, Seek as _, Write as _},
+    io,
     os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -27,6 +27,7 @@ use super::{
     os,
     output::Keep,
     plain,
+    spool::Spool,
 };
 use crate::sys::{self, Signals};
 
@@ -65,10 +66,10 @@ pub(super) fn run() -> anyhow::Result<()> {
     std::fs::write("/proc/self/comm", "iot-agent-job").ok();
     let line = Line::new(io::stdin().as_fd().try_clone_to_owned()?, MAX_ORDER)?;
     let spool = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let mut keeper = Keeper::new(line, signals);
+    let mut keeper = Keeper::new(line, signals, Spool::new(spool));
     let Some(order) = keeper.order() else { return Ok(()) };
     let report = keeper.work(&order);
-    keeper.hand_over(report, spool);
+    keeper.hand_over(&report);
     Ok(())
 }
 
@@ -82,6 +83,7 @@ struct Tap {
 struct Keeper {
     line: Line,
     signals: Signals,
+    spool: Spool,
     taps: Vec<Tap>,
     /// How often a chunk is due, and when the next is.
     chunks: Option<(Duration, Instant)>,
@@ -99,10 +101,11 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn new(line: Line, signals: Signals) -> Self {
+    fn new(line: Line, signals: Signals, spool: Spool) -> Self {
         Self {
             line,
             signals,
+            spool,
             taps: Vec::new(),
             chunks: None,
             order: None,
@@ -154,14 +157,16 @@ impl Keeper {
         let launched = launch::launch(job, &order.plan, &self.cell)?;
         self.child = Some(launched.pid);
         self.alone = false;
-        self.line.push(&Frame::Started(launched.pid.as_raw_pid().cast_unsigned()));
+        self.line.push(&Frame::Started(launched.pid.as_raw_pid().cast_unsigned()).encode());
         self.buffer = vec![0; BUFFER];
         self.chunks = job.chunk_every.map(|every| {
             let every = every.clamp(MIN_CHUNKS, FAR);
             (every, Instant::now() + every)
         });
-        let pipes =
-            [(Stream::Stdout, OwnedFd::from(launched.stdout)), (Stream::Stderr, launched.stderr.into())];
+        let pipes = [
+            (Stream::Stdout, OwnedFd::from(launched.stdout)),
+            (Stream::Stderr, OwnedFd::from(launched.stderr)),
+        ];
         for (stream, pipe) in pipes {
             os::widen(&pipe);
             rustix::io::ioctl_fionbio(&pipe, true).map_err(|error| plain(&error.into()))?;
@@ -172,30 +177,23 @@ impl Keeper {
     }
 
     /// Gives the report to the agent, or, when that is gone, to its successor.
-    fn hand_over(&mut self, report: Report, spool: File) {
-        // The agent has had the heads.
+    fn hand_over(&mut self, report: &Report) {
+        // Whoever reads it has had the heads.
         let bare = |kept: &Kept| Kept { head: Vec::new(), ..kept.clone() };
         let (stdout, stderr) = (bare(&report.stdout), bare(&report.stderr));
-        let sent = Report { stdout, stderr, end: report.end.clone(), ..report };
-        self.line.push(&Frame::Ended(sent));
+        let ended = Frame::Ended(Report { stdout, stderr, ..report.clone() }).encode();
+        self.line.push(&ended);
         while !self.taken && !self.line.gone() {
             self.pump(Instant::now() + if self.alone { FAR } else { DRAIN });
             self.kill_leftover();
         }
         if !self.taken {
             // Nobody is left to be told that there is no room for it.
-            store(&spool, &Frame::Ended(report).encode()).ok();
+            self.spool.finish(report, &ended).ok();
         }
         while !self.alone {
             self.pump(Instant::now() + DRAIN);
             self.kill_leftover();
         }
     }
-}
-
-fn store(mut spool: &File, bytes: &[u8]) -> io::Result<()> {
-    spool.set_len(0)?;
-    spool.rewind()?;
-    spool.write_all(bytes)?;
-    spool.sync_all()
 }

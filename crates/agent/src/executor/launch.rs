@@ -1,10 +1,14 @@
 //! From the keeper to the program: everything between fork and exec.
 
 use std::{
-    ffi::CString,
-    io::{self, PipeReader, Read as _},
-    path::PathBuf,
-    process::{ChildStderr, ChildStdout, Command, Stdio},
+    convert::Infallible,
+    fs,
+    io::{self, PipeReader, PipeWriter, Read as _, Write as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    process::{Command, Stdio},
 };
 
 use rustix::{
@@ -20,25 +24,15 @@ use super::{
 };
 use crate::sys;
 
-/// A program that runs.
+/// A program that runs, and the ends of its pipes.
 pub(super) struct Launched {
     pub(super) pid: Pid,
-    pub(super) stdout: ChildStdout,
-    pub(super) stderr: ChildStderr,
+    pub(super) stdout: PipeReader,
+    pub(super) stderr: PipeReader,
 }
 
 /// Where the kernel's OOM killer looks first: a job goes before the agent does.
-const OOM_SCORE: &[u8] = b"500";
-
-/// What the child does, in this order; the number of one that fails tells which it was.
-#[derive(Clone, Copy)]
-enum Step {
-    Session = 1,
-    Contain,
-    Limit,
-    Account,
-    Folder,
-}
+const OOM_SCORE: &str = "500";
 
 /// Starts the program of `job` in `cell`.
 ///
@@ -47,72 +41,71 @@ enum Step {
 pub(super) fn launch(job: &Job, plan: &Plan, cell: &Cell) -> Result<Launched, String> {
     let program = job.argv.first().ok_or("no program is named")?;
     let account = job.run_as.as_deref().map(Account::find).transpose()?;
-    let (failed_at, failing) = io::pipe().map_err(|error| plain(&error))?;
-    let mut command = Command::new(program);
-    command.args(&job.argv[1..]).env_clear().envs(&job.env);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let entry = Entry {
-        doors: cell.doors(),
-        account,
-        rlimits: plan.rlimits.then(|| job.limits.clone()),
-        cwd: job.cwd.clone(),
+    let pipe = || io::pipe().map_err(|error| format!("cannot make a pipe: {}", plain(&error)));
+    let ((stdout, out), (stderr, err), (mut trouble, mut complain)) = (pipe()?, pipe()?, pipe()?);
+    let (forked, begun) = fork(cell).map_err(|error| format!("cannot make a process: {}", plain(&error)))?;
+    let Some(pid) = forked else {
+        let entry = Entry { job, rlimits: plan.rlimits.then_some(&job.limits), account, cell, begun };
+        let Err(why) = entry.become_it(program, out, err);
+        // Where even this fails, there is an exit code.
+        complain.write_all(why.as_bytes()).ok();
+        sys::exit_now(127);
     };
-    sys::before_exec(&mut command, move || {
-        entry.enter().map_err(|(step, error)| {
-            // Without it the text below is less exact, no more.
-            rustix::io::write(&failing, &[step as u8]).ok();
-            error
-        })
-    });
-    let spawned = command.spawn();
-    // Closes our copy of `failing`.
-    drop(command);
-    let mut child = spawned.map_err(|error| why(job, program, failed_at, &error))?;
-    let pid = Pid::from_raw(child.id().cast_signed());
-    match (pid, child.stdout.take(), child.stderr.take()) {
-        (Some(pid), Some(stdout), Some(stderr)) => Ok(Launched { pid, stdout, stderr }),
-        _ => Err("it has no process id or no pipes".into()),
+    drop((complain, out, err));
+    // Ends with exec, which closes the other end, or with the reason why there was none.
+    let mut why = String::new();
+    match trouble.read_to_string(&mut why) {
+        Ok(0) => Ok(Launched { pid, stdout, stderr }),
+        Ok(_) => Err(why),
+        Err(error) => Err(plain(&error)),
     }
 }
 
-fn why(job: &Job, program: &str, mut failed_at: PipeReader, error: &io::Error) -> String {
-    let mut step = [0];
-    let step = failed_at.read(&mut step).map_or(0, |read| if read == 1 { step[0] } else { 0 });
-    let what = match step {
-        step if step == Step::Session as u8 => "cannot make a session for it".into(),
-        step if step == Step::Contain as u8 => "cannot enter its cgroup".into(),
-        step if step == Step::Limit as u8 => "cannot limit it".into(),
-        step if step == Step::Account as u8 => {
-            format!("cannot become {}", job.run_as.as_deref().unwrap_or_default())
+/// Whether the copy begins in its group of v2: where the kernel cannot do that, it enters later.
+fn fork(cell: &Cell) -> io::Result<(Option<Pid>, bool)> {
+    if let Some(folder) = cell.beginning() {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let forked = rustix::fs::open(folder, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .and_then(|folder| sys::fork(Some(folder.as_fd())));
+        if let Ok(forked) = forked {
+            return Ok((forked, true));
         }
-        step if step == Step::Folder as u8 => format!("cannot enter {}", job.cwd.display()),
-        _ => format!("cannot run {program}"),
-    };
-    format!("{what}: {}", plain(error))
+    }
+    Ok((sys::fork(None)?, false))
 }
 
-/// What the child needs for its steps.
-struct Entry {
-    doors: Vec<CString>,
+/// What the copy needs to become the program.
+struct Entry<'a> {
+    job: &'a Job,
     account: Option<Account>,
-    rlimits: Option<Limits>,
-    cwd: PathBuf,
+    rlimits: Option<&'a Limits>,
+    cell: &'a Cell,
+    begun: bool,
 }
 
-impl Entry {
-    fn enter(&self) -> Result<(), (Step, io::Error)> {
-        let at = |step| move |error: io::Error| (step, error);
-        sys::forget_signals().map_err(at(Step::Session))?;
-        rustix::process::setsid().map_err(io::Error::from).map_err(at(Step::Session))?;
+impl Entry<'_> {
+    /// Returns only with the reason why not.
+    fn become_it(&self, program: &str, out: PipeWriter, err: PipeWriter) -> Result<Infallible, String> {
+        let job = self.job;
+        let cannot = |what: String| move |error: io::Error| format!("cannot {what}: {}", plain(&error));
+        let session = || cannot("make a session for it".into());
+        sys::forget_signals().map_err(session())?;
+        rustix::process::setsid().map_err(io::Error::from).map_err(session())?;
         rustix::process::umask(Mode::from_raw_mode(0o077));
         // Not there on other systems; refused where it is higher already.
-        write(c"/proc/self/oom_score_adj", OOM_SCORE).ok();
-        self.doors.iter().try_for_each(|door| write(door, b"0")).map_err(at(Step::Contain))?;
-        self.limit().map_err(at(Step::Limit))?;
+        fs::write("/proc/self/oom_score_adj", OOM_SCORE).ok();
+        self.cell.enter(self.begun).map_err(cannot("enter its cgroup".into()))?;
+        self.limit().map_err(cannot("limit it".into()))?;
         if let Some(account) = &self.account {
-            become_account(account).map_err(at(Step::Account))?;
+            let name = job.run_as.as_deref().unwrap_or_default();
+            become_account(account).map_err(cannot(format!("become {name}")))?;
         }
-        std::env::set_current_dir(&self.cwd).map_err(at(Step::Folder))
+        std::env::set_current_dir(&job.cwd).map_err(cannot(format!("enter {}", job.cwd.display())))?;
+        let mut command = Command::new(program);
+        command.args(&job.argv[1..]).env_clear().envs(&job.env);
+        command.stdin(Stdio::null()).stdout(OwnedFd::from(out)).stderr(OwnedFd::from(err));
+        Err(cannot(format!("run {}", shown(program)))(command.exec()))
     }
 
     fn limit(&self) -> io::Result<()> {
@@ -123,17 +116,16 @@ impl Entry {
             setrlimit(resource, Rlimit { current: value, maximum: value })
         };
         set(Resource::Core, 0)?;
-        let Some(limits) = &self.rlimits else { return Ok(()) };
+        let Some(limits) = self.rlimits else { return Ok(()) };
         limits.pids.map_or(Ok(()), |pids| set(Resource::Nproc, pids.into()))?;
         limits.memory.map_or(Ok(()), |memory| set(Resource::Data, memory))?;
         Ok(())
     }
 }
 
-fn write(path: &std::ffi::CStr, bytes: &[u8]) -> io::Result<()> {
-    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(file, bytes)?;
-    Ok(())
+/// A name may be a command line of 128 KiB.
+fn shown(program: &str) -> String {
+    program.chars().take(200).collect()
 }
 
 /// Who is that already needs no right to become it.

@@ -27,10 +27,10 @@ impl Line {
         Ok(Self { stream, decoder: Decoder::new(max), out: Vec::new(), gone: false })
     }
 
-    /// Sends, as soon as there is room.
-    pub(super) fn push(&mut self, frame: &Frame) {
+    /// Sends a frame's bytes, as soon as there is room.
+    pub(super) fn push(&mut self, frame: &[u8]) {
         if !self.gone {
-            self.out.extend(frame.encode());
+            self.out.extend(frame);
             self.flush();
         }
     }

@@ -82,6 +82,24 @@ async fn the_successor_waits_for_a_keeper_that_still_works() {
     assert_eq!(report.end, End::Interrupted);
 }
 
+/// As systemd does it: when the main process is gone, the rest is killed at once.
+#[tokio::test]
+async fn heads_outlive_both_agent_and_keeper() {
+    let (executor, place) = (executor(None, Within::Best), Place::new());
+    let job = place.job("echo out; echo err >&2; head -c 9000 /dev/zero; sleep 0.2; kill -9 $PPID; exit 0");
+    let mut running = executor.start(&job).unwrap();
+    let keeper = running.keeper().unwrap();
+    started(&mut running).await;
+    // Its end is not waited for by this agent, but by the next one.
+    while !testkit::procfs::usage(keeper).map_or(true, |usage| usage.rss == 0) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(running);
+    let report = timeout(PATIENCE, Executor::collect(&job.spool)).await.unwrap().unwrap();
+    assert_eq!((&report.end, whole(&report.stderr).as_str()), (&End::Lost, "err\n"));
+    assert!(report.stdout.head.starts_with(b"out\n\0") && report.stdout.head.len() == 2048);
+}
+
 #[tokio::test]
 async fn a_job_that_was_never_started_leaves_nothing() {
     let place = Place::new();

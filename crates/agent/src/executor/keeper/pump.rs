@@ -77,7 +77,9 @@ impl Keeper {
                 Ok(read) => {
                     let head = tap.keep.push(&self.buffer[..read]);
                     if !head.is_empty() {
-                        self.line.push(&Frame::Head(tap.stream, head.to_vec()));
+                        let frame = Frame::Head(tap.stream, head.to_vec()).encode();
+                        self.line.push(&frame);
+                        self.spool.add(&frame);
                     }
                 }
                 Err(error) if is_passing(&error) => {}
@@ -117,7 +119,7 @@ impl Keeper {
         let (stdout, stderr) = (pieces.next().unwrap_or_default(), pieces.next().unwrap_or_default());
         drop(pieces);
         if !(stdout.is_empty() && stderr.is_empty()) {
-            self.line.push(&Frame::Chunk(stdout, stderr));
+            self.line.push(&Frame::Chunk(stdout, stderr).encode());
         }
     }
 }
