@@ -49,6 +49,8 @@ pub(crate) enum Frame {
     Order(Box<Order>),
     /// To the keeper: end it.
     Cancel,
+    /// To the keeper: end it soon, since the agent is about to end.
+    Interrupt,
     /// To the keeper: its report is in safe hands.
     Taken,
     /// The program runs.
@@ -90,7 +92,7 @@ impl Frame {
         let mut bytes = vec![0, 0, 0, 0, VERSION, self.kind()];
         match self {
             Self::Order(order) => bytes.extend(json(order)),
-            Self::Cancel | Self::Taken => {}
+            Self::Cancel | Self::Interrupt | Self::Taken => {}
             Self::Started(pid) => bytes.extend(pid.to_le_bytes()),
             Self::Head(stream, head) => {
                 bytes.push(u8::from(*stream == Stream::Stderr));
@@ -120,6 +122,7 @@ impl Frame {
             Self::Head(..) => 5,
             Self::Chunk(..) => 6,
             Self::Ended(_) => 7,
+            Self::Interrupt => 8,
         }
     }
 }
@@ -169,6 +172,7 @@ fn decode_body(kind: u8, mut body: &[u8]) -> Result<Option<Frame>, Broken> {
         },
         6 => chunk(&mut body).filter(|_| body.is_empty()),
         7 => report(&mut body).filter(|_| body.is_empty()).map(Frame::Ended),
+        8 => body.is_empty().then_some(Frame::Interrupt),
         kind => return Err(Broken::Kind(kind)),
     })
 }

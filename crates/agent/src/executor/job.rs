@@ -4,6 +4,9 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+/// The longest time that is told from for ever: what is added to a moment must stay one.
+pub(super) const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
 /// One program to run, with everything it is given. Nothing else reaches it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {

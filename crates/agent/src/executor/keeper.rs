@@ -7,44 +7,40 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _, Seek as _, Write as _},
+    io::{self, Seek as _, Write as _},
     os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
     fs::Mode,
-    io::Errno,
     net::{SocketType, sockopt::socket_type},
-    process::{Pid, Signal, WaitOptions, WaitStatus},
+    process::{Pid, WaitStatus},
 };
 
 use super::{
     contain::Cell,
     frame::{Frame, MAX_ORDER, Order, Stream},
-    job::{End, Job, Kept, Report},
+    job::{End, Kept, Report},
     launch,
     line::Line,
     os,
     output::Keep,
     plain,
-    tree::{self, Process},
 };
 use crate::sys::{self, Signals};
 
-/// How long a job may take to end when the agent is gone: whoever starts it again waits for it.
-const SHORT_GRACE: Duration = Duration::from_millis(500);
+mod end;
+mod pump;
+
 /// How long output is waited for when nobody of the job is left to write it.
 const DRAIN: Duration = Duration::from_secs(1);
-/// How long SIGKILL is given. A process in the middle of a call to a dead disk outlives it, and then the report.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Chunks wait for an agent that is this far behind.
-const BACKLOG: usize = 256 << 10;
+/// Chunks come no more often than this.
+const MIN_CHUNKS: Duration = Duration::from_millis(1);
 /// As much as one read takes.
 const BUFFER: usize = 256 << 10;
-/// Where the system has no descriptor for signals, they are asked for this often.
-const LOOK: Duration = Duration::from_millis(20);
+/// A reason names what it is about, which may be a command line of 128 KiB.
+const LONGEST_REASON: usize = 1000;
 /// For ever.
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -130,9 +126,17 @@ impl Keeper {
 
     fn work(&mut self, order: &Order) -> Report {
         let started = Instant::now();
-        let end = match self.begin(order) {
-            Ok(()) => self.watch(&order.job, started),
-            Err(why) => End::Failed(why),
+        let end = match self.asked.take() {
+            // Nobody wants it any more.
+            Some(end) => end,
+            None => match self.begin(order) {
+                Ok(()) => self.watch(&order.job, started),
+                Err(why) => {
+                    // Whatever went wrong, nothing is left of it.
+                    self.kill();
+                    End::Failed(why.chars().take(LONGEST_REASON).collect())
+                }
+            },
         };
         self.chunk();
         let until = Instant::now() + DRAIN;
@@ -152,7 +156,10 @@ impl Keeper {
         self.alone = false;
         self.line.push(&Frame::Started(launched.pid.as_raw_pid().cast_unsigned()));
         self.buffer = vec![0; BUFFER];
-        self.chunks = job.chunk_every.map(|every| (every, Instant::now() + every));
+        self.chunks = job.chunk_every.map(|every| {
+            let every = every.clamp(MIN_CHUNKS, FAR);
+            (every, Instant::now() + every)
+        });
         let pipes =
             [(Stream::Stdout, OwnedFd::from(launched.stdout)), (Stream::Stderr, launched.stderr.into())];
         for (stream, pipe) in pipes {
@@ -162,87 +169,6 @@ impl Keeper {
             self.taps.push(Tap { stream, pipe: Some(File::from(pipe)), keep });
         }
         Ok(())
-    }
-
-    /// Until the program has ended, nothing is left of it, and its output is drained.
-    fn watch(&mut self, job: &Job, started: Instant) -> End {
-        let deadline = started + job.timeout;
-        while self.status.is_none() && self.asked.is_none() {
-            self.pump(deadline);
-            if Instant::now() >= deadline {
-                self.asked.get_or_insert(End::TimedOut);
-            }
-        }
-        // It was faster than whoever wanted it to end.
-        let own = self.status.map(ended);
-        if own.is_none() {
-            self.ask_to_end(job.grace);
-        }
-        self.kill();
-        self.drain(Instant::now() + DRAIN);
-        own.or(self.asked.take()).unwrap_or(End::Interrupted)
-    }
-
-    /// SIGTERM to all of it, and some time for that.
-    fn ask_to_end(&mut self, grace: Duration) {
-        let now = Instant::now();
-        self.signal(Signal::TERM);
-        // What is stopped hears nothing else.
-        self.signal(Signal::CONT);
-        while !self.alone {
-            let short = self.line.gone() || self.asked == Some(End::Interrupted);
-            let until = now + if short { grace.min(SHORT_GRACE) } else { grace };
-            if Instant::now() >= until {
-                return;
-            }
-            self.pump(until);
-        }
-    }
-
-    /// SIGKILL to all of it, again and again until nothing is left, or nothing more can be done.
-    fn kill(&mut self) {
-        let until = Instant::now() + PATIENCE;
-        let mut pause = Duration::from_millis(1);
-        self.reap();
-        if !os::REAPS {
-            self.signal(Signal::KILL);
-        }
-        while !self.alone && Instant::now() < until {
-            self.kill_once();
-            self.pump(Instant::now() + pause);
-            pause = (pause * 2).min(Duration::from_millis(50));
-        }
-    }
-
-    fn kill_once(&self) {
-        self.cell.kill();
-        tree::kill(below);
-        self.signal_group(Signal::KILL);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let below = below();
-        tree::signal(&below, signal);
-        if below.is_empty() {
-            self.signal_group(signal);
-        }
-    }
-
-    /// Where no tree can be seen: without `/proc`.
-    fn signal_group(&self, signal: Signal) {
-        // Its number is its own as long as it is not reaped; elsewhere than on Linux its group is all there is.
-        if let Some(child) = self.child.filter(|_| self.status.is_none() || !os::REAPS) {
-            // Nothing may be left of it.
-            rustix::process::kill_process_group(child, signal).ok();
-        }
-    }
-
-    /// What is still in the pipes, and no longer than until then: somebody outside may hold them open.
-    fn drain(&mut self, until: Instant) {
-        while self.taps.iter().any(|tap| tap.pipe.is_some()) && Instant::now() < until {
-            self.pump(until);
-        }
-        self.taps.iter_mut().for_each(|tap| tap.pipe = None);
     }
 
     /// Gives the report to the agent, or, when that is gone, to its successor.
@@ -265,129 +191,6 @@ impl Keeper {
             self.kill_leftover();
         }
     }
-
-    /// What did not die in time dies at some time.
-    fn kill_leftover(&mut self) {
-        if !self.alone {
-            self.kill_once();
-            self.reap();
-        } else if !self.cell.try_remove() {
-            self.cell.kill();
-        }
-    }
-
-    /// Moves whatever can be moved; waits for something to move until then at most.
-    fn pump(&mut self, until: Instant) {
-        let due = self.chunks.map(|(_, at)| at);
-        self.wait(due.map_or(until, |due| due.min(until)));
-        if self.signals.take() {
-            self.asked.get_or_insert(End::Interrupted);
-        }
-        self.reap();
-        self.read_output();
-        self.listen();
-        if due.is_some_and(|due| Instant::now() >= due) && self.line.waiting() < BACKLOG {
-            self.chunk();
-        }
-    }
-
-    fn wait(&self, until: Instant) {
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(4);
-        let signals = self.signals.descriptor();
-        fds.extend(signals.as_ref().map(|signals| PollFd::new(signals, PollFlags::IN)));
-        fds.extend(self.line.interest().map(|(stream, flags)| PollFd::new(stream, flags)));
-        let pipes = self.taps.iter().filter_map(|tap| tap.pipe.as_ref());
-        fds.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
-        let mut left = until.saturating_duration_since(Instant::now());
-        if signals.is_none() {
-            left = left.min(LOOK);
-        }
-        // Interrupted or not: whoever calls looks at everything.
-        poll(&mut fds, Timespec::try_from(left).ok().as_ref()).ok();
-    }
-
-    /// Takes leave of children that have ended.
-    fn reap(&mut self) {
-        loop {
-            match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if Some(pid) == self.child => self.status = Some(status),
-                Ok(Some(_)) | Err(Errno::INTR) => {}
-                Ok(None) => {
-                    self.alone = false;
-                    return;
-                }
-                Err(_) => {
-                    self.alone = true;
-                    return;
-                }
-            }
-        }
-    }
-
-    fn read_output(&mut self) {
-        for tap in &mut self.taps {
-            let Some(pipe) = &mut tap.pipe else { continue };
-            match pipe.read(&mut self.buffer) {
-                Ok(0) => tap.pipe = None,
-                Ok(read) => {
-                    let head = tap.keep.push(&self.buffer[..read]);
-                    if !head.is_empty() {
-                        self.line.push(&Frame::Head(tap.stream, head.to_vec()));
-                    }
-                }
-                Err(error) if is_passing(&error) => {}
-                Err(_) => tap.pipe = None,
-            }
-        }
-    }
-
-    fn listen(&mut self) {
-        loop {
-            match self.line.exchange() {
-                Ok(Some(Frame::Order(order))) => self.order = Some(order),
-                Ok(Some(Frame::Cancel)) => drop(self.asked.get_or_insert(End::Cancelled)),
-                Ok(Some(Frame::Taken)) => self.taken = true,
-                Ok(None) => break,
-                // Not the agent's words: it is as good as gone.
-                Ok(Some(_)) | Err(_) => {
-                    self.asked.get_or_insert(End::Interrupted);
-                    break;
-                }
-            }
-        }
-        if self.line.gone() {
-            self.asked.get_or_insert(End::Interrupted);
-        }
-    }
-
-    /// Output since the last chunk, if there was any.
-    fn chunk(&mut self) {
-        let Some((every, at)) = &mut self.chunks else { return };
-        *at = Instant::now() + *every;
-        let mut pieces = self.taps.iter_mut().map(|tap| tap.keep.chunk());
-        let (stdout, stderr) = (pieces.next().unwrap_or_default(), pieces.next().unwrap_or_default());
-        drop(pieces);
-        if !(stdout.is_empty() && stderr.is_empty()) {
-            self.line.push(&Frame::Chunk(stdout, stderr));
-        }
-    }
-}
-
-/// All that descends from this process.
-fn below() -> Vec<Process> {
-    tree::below(&[std::process::id().cast_signed()], &tree::processes())
-}
-
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-fn ended(status: WaitStatus) -> End {
-    status
-        .exit_status()
-        .map(End::Exited)
-        .or(status.terminating_signal().map(End::Signaled))
-        .unwrap_or(End::Lost)
 }
 
 fn store(mut spool: &File, bytes: &[u8]) -> io::Result<()> {

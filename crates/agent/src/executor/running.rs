@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     contain::{Cell, Plan},
     frame::{self, Decoder, Frame, Stream},
-    job::{End, Event, Job, Kept, Report},
+    job::{End, Event, Job, Kept, LONGEST, Report},
     tree::{self, Process},
 };
 
@@ -106,8 +106,8 @@ impl Running {
             heads: [Vec::new(), Vec::new()],
             state: State::Running,
             started: now,
-            until: now + job.timeout + job.grace + PATIENCE,
-            grace: job.grace,
+            until: now + job.timeout.min(LONGEST) + job.grace.min(LONGEST) + PATIENCE,
+            grace: job.grace.min(LONGEST),
             plan,
             spool: job.spool.clone(),
         })
@@ -134,8 +134,18 @@ impl Running {
 
     /// Asks for the end of the job: [`End::Cancelled`], unless it has just ended otherwise.
     pub fn cancel(&mut self) {
+        self.end_it(&Frame::Cancel);
+    }
+
+    /// Asks for the end of the job because the agent is about to end: [`End::Interrupted`], after half a second of grace
+    /// at most.
+    pub fn interrupt(&mut self) {
+        self.end_it(&Frame::Interrupt);
+    }
+
+    fn end_it(&mut self, frame: &Frame) {
         self.until = self.until.min(Instant::now() + self.grace + PATIENCE);
-        self.send(&Frame::Cancel.encode());
+        self.send(&frame.encode());
     }
 
     /// As if the agent died now: the keeper leaves the outcome in the spool, also one that has come here already. For an
@@ -233,7 +243,7 @@ impl Running {
                 self.events.push_back(Event::Ended(report));
             }
             // Ours to say.
-            Frame::Order(_) | Frame::Cancel | Frame::Taken => self.state = State::Lost,
+            Frame::Order(_) | Frame::Cancel | Frame::Interrupt | Frame::Taken => self.state = State::Lost,
         }
     }
 

@@ -268,7 +268,7 @@ impl Action for Commands {
             // The policy has changed since it was accepted.
             Err(refusal) => Report::of(State::Rejected, self.ctx.now()).because(refusal.reason),
         };
-        let report = if request.wanted.expect_reboot && report.status == State::Success {
+        let report = if request.wanted.expect_reboot && may_reboot(&report) {
             self.wait_for_reboot(report, begun + self.time(&request.wanted), &cancel).await
         } else {
             report
@@ -324,6 +324,11 @@ impl Action for Commands {
     fn brief(outcome: &RawValue) -> Box<RawValue> {
         outcome::brief(outcome)
     }
+}
+
+/// It has done its part, or has been swept away by a machine that goes down.
+fn may_reboot(report: &Report) -> bool {
+    matches!(report.status, State::Success | State::Interrupted) || report.signal.is_some()
 }
 
 /// Text instead of JSON, as the backend of the IOT-Cloud layout sends it.
@@ -445,15 +450,17 @@ impl Commands {
         env
     }
 
-    /// It has exited well, and is not done before the machine is restarted.
+    /// It is not done before the machine is restarted, with which this process ends.
     async fn wait_for_reboot(&self, report: Report, until: Instant, cancel: &CancellationToken) -> Report {
-        tokio::select! {
-            () = tokio::time::sleep_until(until) => {
-                let report = Report { status: State::Failed, timestamp: self.ctx.now(), ..report };
-                report.because("the machine was not restarted in time")
-            }
-            () = cancel.cancelled() => Report { status: State::Cancelled, timestamp: self.ctx.now(), ..report },
-        }
+        let status = tokio::select! {
+            () = tokio::time::sleep_until(until) => match report.status {
+                State::Success => State::Failed,
+                other => other,
+            },
+            () = cancel.cancelled() => State::Cancelled,
+        };
+        let report = Report { status, timestamp: self.ctx.now(), ..report };
+        report.because("the machine was not restarted in time")
     }
 
     fn work(&self, id: &str) -> PathBuf {

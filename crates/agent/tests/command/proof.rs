@@ -103,3 +103,83 @@ async fn prove_x1_a_burst_is_run_or_rejected() {
     assert_eq!(run, effects);
     assert!(run >= 100);
 }
+
+/// Killed within each system call that accepting, running and ending a command makes, be it the agent or, since those
+/// are followed, a keeper or the shell.
+#[tokio::test]
+async fn prove_d6_killed_at_every_call() {
+    const CALLS: [&str; 20] = [
+        "openat",
+        "pwrite64",
+        "fdatasync",
+        "fsync",
+        "close",
+        "epoll_wait",
+        "recvfrom",
+        "sendto",
+        "write",
+        "read",
+        "futex",
+        "socketpair",
+        "clone3",
+        "vfork",
+        "execve",
+        "flock",
+        "mkdir",
+        "unlinkat",
+        "unlink",
+        "prctl",
+    ];
+    let nth = if tier() > 1 { 12 } else { 2 };
+    let story = Story::quiet().await;
+    let (mut agent, mut killed, mut points) = (story.online().await, 0, 0);
+    for call in CALLS {
+        for n in 1..=nth {
+            let id = format!("{call}-{n}");
+            let effect = story.file(&id);
+            let mut strace = attach(agent.pid(), &format!("inject={call}:signal=SIGKILL:when={n}")).await;
+            story.order(&id, &format!("echo x >> {}", effect.display())).await;
+            // Until it has ended, or the agent has.
+            let deadline = Instant::now() + SOON;
+            while agent.is_running().unwrap() && story.ends(&id).is_empty() {
+                assert!(Instant::now() < deadline, "{id}: neither an end nor a death");
+                sleep(Duration::from_millis(20)).await;
+            }
+            strace.kill().await.unwrap();
+            points += 1;
+            if !agent.is_running().unwrap() {
+                killed += 1;
+                agent = story.online().await;
+            }
+            let end = story.end(&id).await;
+            // A second order to know that nothing more comes.
+            story.order(&format!("{id}-after"), "true").await;
+            assert_eq!(story.end(&format!("{id}-after")).await["status"], "success", "{id}");
+            let effects = story.count(&id);
+            assert!(effects <= 1, "{id}: run {effects} times");
+            assert_eq!(story.ends(&id).len(), 1, "{id}: {:#?}", story.ends(&id));
+            assert!(end["status"] != "success" || effects == 1, "{id}: {end:#}");
+        }
+    }
+    proof("d6-calls", &format!("wanted=twice:0,ends:1 points={points} killed={killed} twice=0 ends=1"));
+    assert!(killed > 0, "nothing was ever killed");
+}
+
+/// Follows a process and all its threads and children.
+async fn attach(pid: u32, inject: &str) -> testkit::Process {
+    let mut command = tokio::process::Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=all", "-e", inject, "-p", &pid.to_string()]);
+    let strace = testkit::Process::run(command).unwrap();
+    let traced = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let dead = !status.contains("\nTracerPid:") || status.contains("\nState:\tZ");
+        // It may be dead already: it does more than commands.
+        dead || !status.contains("\nTracerPid:\t0\n")
+    };
+    let deadline = Instant::now() + SOON;
+    while !traced() {
+        assert!(Instant::now() < deadline, "strace does not attach: {:?}", strace.stderr.all());
+        sleep(Duration::from_millis(5)).await;
+    }
+    strace
+}

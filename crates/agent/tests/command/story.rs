@@ -31,6 +31,14 @@ impl Story {
         Self::with(more, "").await
     }
 
+    /// That does nothing but what it is asked.
+    pub(crate) async fn quiet() -> Self {
+        let mut story = Self::begin("").await;
+        let text = services("").replace("interval: 1s", "interval: 1h");
+        story.home = Home::new(&format!("mqtt://127.0.0.1:{}", story.broker.port())).device("d1").yaml(&text);
+        story
+    }
+
     /// With more keys of the service, and more sections.
     pub(crate) async fn with(more: &str, sections: &str) -> Self {
         let broker = Mosquitto::builder().line("max_queued_messages 0").start().await.unwrap();

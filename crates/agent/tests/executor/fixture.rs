@@ -131,3 +131,19 @@ pub(crate) async fn said(executor: &Executor, job: &Job) -> String {
     assert_eq!((&report.end, whole(&report.stderr).as_str()), (&End::Exited(0), ""), "{:?}", job.argv);
     whole(&report.stdout)
 }
+
+/// How much is proved: 1 with every test run, 2 and 3 with `make prove`.
+pub(crate) fn tier() -> u32 {
+    std::env::var("IOT_AGENT_TIER").map_or(1, |tier| tier.parse().unwrap())
+}
+
+/// A line of figures.
+#[allow(clippy::print_stdout, reason = "`make prove` gathers it")]
+pub(crate) fn proof(name: &str, wanted: &str, figures: &str) {
+    println!("proof {name} tier={} wanted={wanted} {figures}", tier());
+}
+
+/// What holds jobs, as one word.
+pub(crate) fn held_by(executor: &Executor) -> String {
+    executor.containment().split([';', ',']).next().unwrap().replace(' ', "-")
+}

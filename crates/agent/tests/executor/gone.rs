@@ -161,24 +161,30 @@ async fn keepers_are_reaped_and_no_descriptor_is_left() {
         }
     };
     timeout(PATIENCE, gone).await.unwrap();
+    let open: Vec<_> =
+        fs::read_dir("/proc/self/fd").unwrap().flatten().flat_map(|fd| fs::read_link(fd.path())).collect();
+    assert!(open.iter().all(|path| !path.starts_with(place.path())), "{open:?}");
 }
 
 /// What a keeper left that died together with its agent: the next one cleans up.
 #[tokio::test]
 async fn groups_of_dead_keepers_are_removed_with_what_is_in_them() {
-    for (within, hierarchy) in [(Within::Hierarchies, "pids"), (Within::Unified, "unified")] {
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-        let name = if hierarchy == "unified" { "0::" } else { ":pids:" };
-        let path = own.lines().find_map(|line| line.split_once(name)).unwrap().1;
-        let parent =
-            std::path::Path::new("/sys/fs/cgroup").join(hierarchy).join(path.trim_start_matches('/'));
-        // A keeper that nobody is, since that process started at another time.
-        let stale = parent.join(format!("iot-agent-{}-1", std::process::id()));
-        fs::create_dir(&stale).unwrap();
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
-        fs::write(stale.join("cgroup.procs"), child.id().to_string()).unwrap();
-        executor(None, within);
-        assert!(!child.wait().unwrap().success());
-        assert!(!stale.exists(), "{}", stale.display());
+    for within in [Within::Hierarchies, Within::Unified] {
+        let (executor, place) = (executor(None, within), Place::new());
+        let mut running = executor.start(&place.job("sleep 100")).unwrap();
+        started(&mut running).await;
+        // None, where there are no cgroups.
+        for group in groups(running.keeper().unwrap()) {
+            // Of a keeper that nobody is: this process started at another time.
+            let stale = group.with_file_name(format!("iot-agent-{}-1", std::process::id()));
+            fs::create_dir(&stale).unwrap();
+            let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+            fs::write(stale.join("cgroup.procs"), child.id().to_string()).unwrap();
+            self::executor(None, within);
+            assert!(!child.wait().unwrap().success());
+            assert!(!stale.exists(), "{}", stale.display());
+        }
+        running.cancel();
+        assert_eq!(follow(&mut running).await.report.end, End::Cancelled, "what lives is left alone");
     }
 }

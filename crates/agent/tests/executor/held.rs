@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use iot_agent::executor::{End, Executor, Job, Limits, Within};
 use tokio::time::Instant;
 
-use crate::fixture::{Place, executor, follow, run, whole};
+use crate::fixture::{Place, executor, follow, held_by, proof, run, tier, whole};
 
 fn limited(mut job: Job, memory: Option<u64>, pids: Option<u32>) -> Job {
     job.limits = Limits { memory, pids };
@@ -46,13 +46,16 @@ async fn bomb(executor: &Executor, job: Job, most: u64) {
     assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
     assert!(seen > 10 && seen <= most, "{seen} processes at once");
     assert_eq!(crate::fixture::alive(&job), [] as [String; 0], "{}", executor.containment());
-    println!("proof X3 tier=1 wanted=<=50 processes={seen} containment={:?}", executor.containment());
+    proof("X3", "<=50", &format!("processes={seen} left=0 held_by={}", held_by(executor)));
 }
 
 #[tokio::test]
 async fn prove_x3_a_fork_bomb_is_held_and_ended() {
     let place = Place::new();
-    bomb(&executor(None, Within::Hierarchies), place.job(""), 50).await;
+    let best = executor(None, Within::Best);
+    if best.containment().contains("pids") {
+        bomb(&best, place.job(""), 50).await;
+    }
     // Its user's processes count, of which there may be some.
     let mut job = place.job("");
     job.run_as = Some("61234:61234".into());
@@ -73,11 +76,8 @@ async fn prove_x3_what_forks_without_limit_is_stopped_and_killed() {
         let began = Instant::now();
         assert_eq!(run(&executor, &job).await.report.end, End::TimedOut);
         assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
-        println!(
-            "proof X3 tier=1 wanted=0-left left=0 took={:?} containment={:?}",
-            began.elapsed(),
-            executor.containment()
-        );
+        let took = began.elapsed().as_millis();
+        proof("X3", "0-left", &format!("left=0 ms={took} held_by={}", held_by(&executor)));
     }
 }
 
@@ -85,9 +85,11 @@ async fn prove_x3_what_forks_without_limit_is_stopped_and_killed() {
 async fn memory_is_held() {
     let place = Place::new();
     let hog = "python3 -c 'x=[bytearray(1<<20) for i in range(200)]; print(\"had it\")'";
-    let v1 = executor(None, Within::Hierarchies);
-    let report = run(&v1, &limited(place.job(hog), Some(64 << 20), None)).await.report;
-    assert_eq!((report.end, report.stdout.head.len()), (End::Exited(137), 0));
+    let best = executor(None, Within::Best);
+    if best.containment().contains("memory") {
+        let report = run(&best, &limited(place.job(hog), Some(64 << 20), None)).await.report;
+        assert_eq!((report.end, report.stdout.head.len()), (End::Exited(137), 0));
+    }
     // Each of its processes only.
     let rlimits = executor(Some("nobody"), Within::Nothing);
     assert_eq!(rlimits.containment(), "rlimits under run_as nobody");
@@ -97,7 +99,7 @@ async fn memory_is_held() {
     assert_eq!(report.end, End::Exited(1));
     assert!(whole(&report.stderr).contains("MemoryError"), "{report:?}");
     // And with room for it, there is room.
-    let report = run(&v1, &limited(place.job(hog), Some(400 << 20), Some(50))).await.report;
+    let report = run(&best, &limited(place.job(hog), Some(400 << 20), Some(50))).await.report;
     assert_eq!((&report.end, whole(&report.stdout).as_str()), (&End::Exited(0), "had it\n"));
 }
 
@@ -130,12 +132,13 @@ async fn prove_x2_endless_output_grows_nobody() {
         assert!(out.dropped + err.dropped > 10_000_000, "{command}: {} {}", out.dropped, err.dropped);
         let ended_by_itself = command.contains('&') && command.ends_with('s');
         assert!(done.report.end == End::TimedOut || ended_by_itself, "{command}: {:?}", done.report.end);
+        // Other tests run in this process meanwhile; the bench measures it alone.
+        assert!(grown < 24 << 20, "{command}: this process has grown by {grown}");
         // A debug build of the whole agent, of which the keeper uses next to nothing.
         assert!(peak < 24 << 20, "the keeper of {command} has {peak} bytes");
-        println!(
-            "proof X2 tier=1 wanted=<=2MiB agent_grown={grown} keeper={peak} drained={} command={command:?}",
-            out.dropped + err.dropped
-        );
+        let drained = (out.dropped + err.dropped) >> 20;
+        let figures = format!("agent_kib={} keeper_kib={} drained_mib={drained}", grown >> 10, peak >> 10);
+        proof("X2", "agent<=2048", &figures);
     }
 }
 
@@ -160,7 +163,9 @@ time.sleep(100)
     ];
     let place = Place::new();
     let mut count = 0;
-    for within in [Within::Hierarchies, Within::Unified, Within::Nothing] {
+    let rounds = if tier() > 1 { 10 } else { 1 };
+    let containments = [Within::Hierarchies, Within::Unified, Within::Nothing];
+    for within in containments.into_iter().cycle().take(rounds * containments.len()) {
         let executor = executor(None, within);
         for command in hiding {
             for (then, end) in [("sleep 0.05; exit 3", End::Exited(3)), ("sleep 100", End::TimedOut)] {
@@ -174,7 +179,7 @@ time.sleep(100)
             }
         }
     }
-    println!("proof X4 tier=1 wanted=0-left commands={count} left=0");
+    proof("X4", "0-left", &format!("commands={count} left=0"));
 }
 
 /// Somebody outside holds the pipe open: that does not keep us.

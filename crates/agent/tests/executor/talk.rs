@@ -102,6 +102,22 @@ async fn a_job_cancelled_before_it_runs_ends_too() {
     assert!(timeout(Duration::from_millis(100), running.next()).await.is_err(), "nothing after the end");
 }
 
+#[tokio::test]
+async fn an_agent_that_is_about_to_end_waits_half_a_second() {
+    let (executor, place) = (executor(None, Within::Best), Place::new());
+    let mut job = place.job("trap '' TERM; echo ready; while :; do sleep 0.1; done");
+    job.chunk_every = Some(Duration::from_millis(1));
+    job.grace = Duration::from_secs(50);
+    let mut running = executor.start(&job).unwrap();
+    while !matches!(timeout(PATIENCE, running.next()).await.unwrap(), Event::Chunk { .. }) {}
+    let began = Instant::now();
+    running.interrupt();
+    let report = follow(&mut running).await.report;
+    assert_eq!((&report.end, whole(&report.stdout).as_str()), (&End::Interrupted, "ready\n"));
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(450) && took < Duration::from_secs(5), "{took:?}");
+}
+
 /// `next` is used in `select!`.
 #[tokio::test]
 async fn a_wait_that_is_dropped_loses_nothing() {

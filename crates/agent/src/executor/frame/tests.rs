@@ -14,6 +14,7 @@ fn every() -> Vec<Frame> {
     vec![
         Frame::Order(Box::new(Order { job: job(), plan: Plan::default() })),
         Frame::Cancel,
+        Frame::Interrupt,
         Frame::Taken,
         Frame::Started(u32::MAX),
         Frame::Head(Stream::Stdout, b"a\0\xff".into()),
