@@ -8,6 +8,7 @@ mod support;
 mod bare;
 mod crashes;
 mod lives;
+mod owner;
 mod proof;
 mod refusals;
 mod story;

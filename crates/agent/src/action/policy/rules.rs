@@ -260,11 +260,8 @@ fn anchored(pattern: &str) -> bool {
     while let Some(c) = chars.next() {
         match c {
             // Nothing after the last backslash: it was the `$` that it took.
-            '\\' => {
-                if chars.next().is_none() {
-                    return false;
-                }
-            }
+            '\\' if chars.next().is_none() => return false,
+            '\\' => {}
             ']' => class = false,
             '[' => class = true,
             '(' if !class => depth += 1,
