@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use connection::{endpoint, fault, settings};
 
 use crate::{
+    action::{Actions, audit::Audit, policy::Policy},
     clock::{self, Clock},
     config::{self, Config, Loaded, Paths, Sources},
     control::{self, Control},
@@ -56,6 +57,9 @@ const KEEP_AGAIN: Duration = Duration::from_secs(10);
 
 /// Folder of the outbox in the state folder.
 const OUTBOX: &str = "outbox";
+
+/// Folder of the records of remote actions in the state folder.
+const AUDIT: &str = "audit";
 
 /// State file of the clock's floor.
 const CLOCK_FILE: &str = "clock.json";
@@ -141,6 +145,7 @@ pub fn prepare<P: mqtt::Presence>(
             (mqtt, driver, None)
         }
     };
+    shared.actions.audit.attach(&mqtt);
     if let Some(device) = &*shared.identity.device().borrow() {
         mqtt.bind(device.device_id.as_str());
     }
@@ -160,6 +165,8 @@ fn shared(config: &Config, identity: Identity, clock: Clock, state: Store) -> Ar
     let topics = Topics { layout: config.mqtt.layout, prefix: config.mqtt.prefix.clone() };
     let config::Reconnect { min, max, reset_after } = config.mqtt.reconnect;
     let backoff = Backoff { min: min.get(), max: max.get(), reset_after: reset_after.get() };
+    let log = Arc::new(Folder::new(audit_folder(&config.paths)));
+    let audit = Audit::new(log, clock.clone(), &config.mqtt.prefix, identity.device());
     Arc::new(Shared {
         identity,
         clock,
@@ -167,6 +174,7 @@ fn shared(config: &Config, identity: Identity, clock: Clock, state: Store) -> Ar
         board: Default::default(),
         backoff,
         began: Instant::now(),
+        actions: Actions::new(Policy::new(config.policy.clone()), audit),
         state,
     })
 }
@@ -219,6 +227,7 @@ impl Agent {
         let control = tokio::spawn(control.serve(desk));
         let (driver, committer) = (tokio::spawn(driver.run()), tokio::spawn(committer.run()));
         tokio::spawn(keep(Arc::clone(&shared)));
+        shared.actions.audit.resume();
         let notifier = Notifier::from_env();
         let watched = Arc::clone(&shared);
         let stuck = move || watched.board.neglected().map(str::to_owned);
@@ -337,6 +346,11 @@ pub fn socket(paths: &Paths) -> PathBuf {
 /// Where the outbox of the daemon with these folders is.
 pub fn outbox_folder(paths: &Paths) -> PathBuf {
     paths.state.join(OUTBOX)
+}
+
+/// Where the records of remote actions of the daemon with these folders are.
+pub fn audit_folder(paths: &Paths) -> PathBuf {
+    paths.state.join(AUDIT)
 }
 
 /// What loading has to say, in the log.

@@ -1,5 +1,7 @@
 //! The command line: what each subcommand does and which exit code it ends with.
 
+mod audit;
+mod command;
 mod metrics;
 mod outbox;
 mod publish;
@@ -15,13 +17,16 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    action::policy::Policy,
     agent,
     config::{self, Loaded, Paths, Sources},
-    control, register, services, status,
+    control, executor, register, services, status,
 };
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
 const BAD_CONFIG: u8 = 78;
+/// Exit code of a command line that makes no sense, as clap has it.
+const USAGE: u8 = 2;
 /// Exit code of `register` when the backend says no (`EX_NOPERM`).
 const REFUSED: u8 = 77;
 
@@ -65,9 +70,15 @@ enum Command {
     /// Look at what waits to be sent
     #[command(subcommand)]
     Outbox(outbox::Outbox),
+    /// Look at the record of what was asked of this device by remote actions
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Look at what the machine and its programs are doing
     #[command(subcommand)]
     Metrics(metrics::Metrics),
+    /// Look at the commands that were sent to this device, or end one
+    #[command(subcommand)]
+    Command(command::Command),
     /// Print the version
     Version,
 }
@@ -114,6 +125,10 @@ impl From {
 
 /// Parses the arguments, does what they say, and tells how it went.
 pub fn main() -> ExitCode {
+    // Before anything else: one is started for each command, and it is to begin at once.
+    if std::env::args_os().nth(1).is_some_and(|name| name == executor::COMMAND) {
+        return keep();
+    }
     // What this process writes is for its owner.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match dispatch(Cli::parse().command) {
@@ -123,6 +138,16 @@ pub fn main() -> ExitCode {
             report(&error);
             let bad_config = error.chain().any(|cause| cause.is::<config::Error>());
             ExitCode::from(if bad_config { BAD_CONFIG } else { 1 })
+        }
+    }
+}
+
+fn keep() -> ExitCode {
+    match executor::keep() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(USAGE)
         }
     }
 }
@@ -152,7 +177,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Register { from, force } => return enrol(&from.sources(), force),
         Command::Publish(publish) => return publish.run(),
         Command::Outbox(outbox) => outbox.run()?,
+        Command::Audit(audit) => audit.run()?,
         Command::Metrics(metrics) => metrics.run()?,
+        Command::Command(command) => command.run()?,
         Command::Version => print(&format!("iot-agent {}\n", env!("CARGO_PKG_VERSION")))?,
     }
     Ok(ExitCode::SUCCESS)
@@ -184,6 +211,11 @@ fn load(sources: &Sources) -> anyhow::Result<Loaded> {
 fn check(sources: &Sources) -> anyhow::Result<()> {
     let loaded = load(sources)?;
     agent::check(&loaded)?;
+    if let Some(file) = &loaded.config.policy {
+        for notice in Policy::check(file)? {
+            report(&anyhow::anyhow!("{}: {notice}", file.display()));
+        }
+    }
     print(&format!("{}: ok\n", sources.file.display()))
 }
 

@@ -20,6 +20,7 @@ mod reserved;
 mod schema;
 mod services;
 mod show;
+mod stamp;
 mod url;
 mod values;
 mod yaml;
@@ -31,6 +32,7 @@ pub use mqtt::{Mqtt, Reconnect};
 pub use schema::{SectionSchema, known_schema, schema};
 pub use services::{Section, ServiceSchema, Services};
 pub use show::{Shown, show};
+pub(crate) use stamp::Stamp;
 pub use url::{BrokerUrl, Proxy, ProxyKind, Scheme};
 pub use values::{ByteSize, Delivery, Interval, Qos, Span, Topic, Version};
 
@@ -99,6 +101,18 @@ pub struct Config {
 pub(crate) fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let mut report = Report::default();
     let node = layers::json(path, &mut report);
+    let parsed = node.and_then(|node| de::parse(&node, "", &[], &mut report));
+    parsed.ok_or_else(|| Error::new(report.problems))
+}
+
+/// Reads a file of YAML that a key of the configuration names, as strictly as the configuration. `judge` says of the
+/// file that was opened why it is not to be used.
+///
+/// # Errors
+/// All that is wrong with it, each with its place.
+pub(crate) fn yaml<T: DeserializeOwned>(path: &Path, judge: layers::Judge) -> Result<T, Error> {
+    let mut report = Report::default();
+    let node = layers::yaml_file(path, judge, &mut report);
     let parsed = node.and_then(|node| de::parse(&node, "", &[], &mut report));
     parsed.ok_or_else(|| Error::new(report.problems))
 }

@@ -71,6 +71,13 @@ pub enum Command {
         #[serde(default)]
         refused: bool,
     },
+    /// Ends something that was asked from outside before it ends by itself.
+    Cancel {
+        /// The service that does it.
+        service: String,
+        /// Its id.
+        id: String,
+    },
 }
 
 /// Who answers.

@@ -154,6 +154,9 @@ impl control::Desk for Desk {
             Command::OutboxStats => self.outbox(stats),
             Command::OutboxList { class, from } => self.list(class, from),
             Command::OutboxPurge { classes, refused } => self.purge(&classes, refused).await,
+            Command::Cancel { service, id } => {
+                self.shared.actions.cancel(&service, id).await.map(|said| json!(said))
+            }
             Command::Publish(_) => Err("lines follow this command".to_owned()),
         }
     }

@@ -4,10 +4,14 @@
 //! A body takes whatever arrives and panics where a promise is broken. It is no part of the agent: it is only built
 //! for tests and with the feature `fuzzing`.
 
+mod audit;
 mod config;
 mod control;
+mod frames;
+mod orders;
 mod outbox;
 mod payloads;
+mod policy;
 mod topics;
 
 use std::{
@@ -18,10 +22,14 @@ use std::{
 
 pub use crate::mqtt::fuzzing::packets;
 pub use crate::services::metrics::fuzzing::{names, procfs, settings};
+pub use audit::audit;
 pub use config::config;
 pub use control::control;
+pub use frames::frames;
+pub use orders::orders;
 pub use outbox::outbox;
 pub use payloads::payloads;
+pub use policy::policy;
 pub use topics::topics;
 
 /// A boundary: its name, which is also that of the folder with its seeds, and what must hold there.
@@ -38,6 +46,10 @@ pub const TARGETS: &[Target] = &[
     ("settings", settings),
     ("procfs", procfs),
     ("names", names),
+    ("policy", policy),
+    ("audit", audit),
+    ("frames", frames),
+    ("orders", orders),
 ];
 
 /// A folder of one's own, gone with this.

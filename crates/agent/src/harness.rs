@@ -9,6 +9,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    action::{Actions, audit::Audit, policy::Policy},
     clock::{self, Clock},
     identity::Identity,
     mqtt::{Backoff, Message, Mqtt},
@@ -42,18 +43,23 @@ impl Harness {
             max: Duration::from_secs(300),
             reset_after: Duration::from_secs(60),
         };
+        let clock = Clock::new(clock::built(), None);
+        let log = Arc::new(Folder::new(dir.path().join("audit")));
+        let audit = Audit::new(log, clock.clone(), "iot", identity.device());
         let shared = Shared {
             identity,
-            clock: Clock::new(clock::built(), None),
+            clock,
             topics: Topics { layout, prefix: "iot".to_owned() },
             board: Default::default(),
             backoff,
             began: Instant::now(),
+            actions: Actions::new(Policy::new(None), audit),
             state,
         };
         let disk = Folder::new(dir.path().join("outbox"));
         let outbox = Outbox::open(Arc::new(disk.clone()), 1 << 20, shared.clock.clone());
         let (mqtt, shutdown) = (Mqtt::with_driver_played(outbox), CancellationToken::new());
+        shared.actions.audit.attach(&mqtt);
         Self { shared: Arc::new(shared), mqtt, disk, _dir: dir, shutdown }
     }
 

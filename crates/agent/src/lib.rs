@@ -3,6 +3,7 @@
 //!
 //! Start reading at `ARCHITECTURE.md`.
 
+mod action;
 pub mod agent;
 pub mod board;
 pub mod cli;
@@ -10,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod desk;
+pub mod executor;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -12,7 +12,7 @@ mod class;
 mod cursor;
 mod disk;
 #[cfg(test)]
-mod faulty;
+pub(crate) mod faulty;
 mod followers;
 mod format;
 mod log;
@@ -164,6 +164,11 @@ impl Outbox {
     /// Most bytes of one record.
     fn largest(&self) -> u64 {
         (self.cap / 4).min(PENDING)
+    }
+
+    /// Most bytes (topic and payload) of a message that can ever be taken.
+    pub fn largest_message(&self) -> usize {
+        usize::try_from(self.largest()).unwrap_or(usize::MAX) - format::HEAD
     }
 
     /// Whether a message of so many bytes (topic and payload) can ever be taken.

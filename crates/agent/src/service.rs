@@ -9,12 +9,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    action::Actions,
     board::Board,
     clock::Clock,
     config::{Section, ServiceSchema},
     identity::Identity,
     mqtt::{Backoff, Delivery, Inbox, Message, Mqtt, Qos},
-    outbox::{Class, Draft},
+    outbox::{Class, Draft, Tally},
 };
 
 /// A part of the agent with a section of its own under `services:`. See `docs/adding-a-service.md`.
@@ -127,6 +128,8 @@ pub struct Shared {
     pub backoff: Backoff,
     /// When this process began.
     pub began: Instant,
+    /// What remote actions have in common.
+    pub(crate) actions: Actions,
     /// The state folder; see [`Context::folder`].
     pub state: crate::store::Store,
 }
@@ -221,6 +224,11 @@ impl Context {
         self.shared.board.set(self.name, ServiceState::Running, None);
     }
 
+    /// The service works, and `detail` is worth knowing of it.
+    pub fn running(&self, detail: impl Into<String>) {
+        self.shared.board.set(self.name, ServiceState::Running, Some(detail.into()));
+    }
+
     /// Counts one more of `what`, for `status`; the sum since the start.
     pub fn count(&self, what: &'static str) -> u64 {
         self.shared.board.count(self.name, what)
@@ -235,14 +243,25 @@ impl Context {
     /// Hands a numbered message over. What becomes of it is the driver's business. Durable messages are numbered by
     /// topic, through restarts; others as [`Context::next_seq`] says.
     pub fn publish(&self, outgoing: Outgoing<impl FnMut(u64) -> Vec<u8>>) {
+        self.hand_over(outgoing, None);
+    }
+
+    /// The same, and what becomes of a durable message is counted; none of another.
+    pub fn publish_followed(&self, outgoing: Outgoing<impl FnMut(u64) -> Vec<u8>>) -> Option<Arc<Tally>> {
+        let tally = Arc::new(Tally::default());
+        self.hand_over(outgoing, Some(&tally)).then_some(tally)
+    }
+
+    /// Whether it is durable.
+    fn hand_over(&self, outgoing: Outgoing<impl FnMut(u64) -> Vec<u8>>, tally: Option<&Arc<Tally>>) -> bool {
         let Outgoing { topic, qos, delivery, mut payload } = outgoing;
         if delivery == Delivery::Durable && self.mqtt.is_durable() {
             let class = Class::of_service(self.name);
-            self.mqtt.store(Draft { class, topic, qos, retain: false, payload: &mut payload }, None);
-            return;
+            return self.mqtt.store(Draft { class, topic, qos, retain: false, payload: &mut payload }, tally);
         }
         let payload = payload(self.next_seq());
         drop(self.mqtt.publish(Message { topic, payload, qos, retain: false, delivery }));
+        false
     }
 
     /// Does `work` until it ends or the service is to end, whichever comes first.

@@ -564,7 +564,7 @@ fn sections_tell_what_has_changed() {
     assert_ne!(section(&before, "heartbeat"), section(&off, "heartbeat"));
     assert_eq!(section(&off, "heartbeat").enabled(), Some(false));
     assert_eq!(section(&before, "heartbeat").enabled(), None);
-    assert!(before.services.section("command").is_none(), "not registered");
+    assert!(before.services.section("location").is_none(), "not registered");
 
     let error: Error = section(&after, "heartbeat").error_at("interval", "too long for this test");
     assert!(

@@ -126,3 +126,34 @@ fn a_set_without_a_key_is_wrong_usage() {
         assert!(String::from_utf8(output.stderr).unwrap().contains("KEY=VALUE"));
     }
 }
+
+/// It is what a device may be made to do: a mistake in it is told before it refuses everything.
+#[test]
+fn a_policy_is_checked_with_the_rest() {
+    let allowed = "command:\n  patterns: ['^uptime$']\n";
+    for (text, mode, code, expected) in [
+        (allowed, 0o640, 0, ""),
+        ("", 0o600, 0, ""),
+        (
+            "command: {patterns: [ls]}",
+            0o600,
+            0,
+            "policy.yaml: command.patterns[0]: \"ls\" may be found anywhere",
+        ),
+        (
+            "command:\n  patern: []\n",
+            0o600,
+            78,
+            "policy.yaml:2:3: command.patern: unknown key; did you mean `patterns`?",
+        ),
+        ("update: {allow: 1}", 0o600, 78, "policy.yaml:1:17: update.allow: expected true or false"),
+        (allowed, 0o646, 78, "policy.yaml: everybody may write to it (mode 0646); chmod o-w it"),
+    ] {
+        let home = Home::new("mqtt://localhost").yaml("policy: policy.yaml");
+        home.file("policy.yaml", text, mode);
+        let (found, said) = check(&home);
+        assert_eq!(found, Some(code), "{text}: {said}");
+        let said = said.strip_prefix("iot-agent: ").unwrap_or(&said);
+        assert!(said.starts_with(expected) && said.is_empty() == expected.is_empty(), "{text}: {said}");
+    }
+}

@@ -3,7 +3,9 @@
 //! What is sent is built from the types here; what is received is decoded by them. Decoding never panics,
 //! ignores unknown fields and names the reason of every refusal.
 
+pub mod audit;
 pub mod canonical;
+pub mod command;
 pub mod data;
 pub mod heartbeat;
 pub mod hex;

@@ -190,6 +190,18 @@ pub fn default_topic(layout: Layout, service: &str) -> Option<&'static str> {
     })
 }
 
+/// Where a device tells what becomes of the orders that arrive on `request`: `…/status`, or in the IOT-Cloud layout
+/// `<topic>/response/{device_id}`, where the topic ends in the device's id as `iot-commands/response/{device_id}`.
+pub fn order_status(layout: Layout, request: &Template) -> Template {
+    match layout {
+        Layout::Device => request.clone().with("/status"),
+        Layout::IotCloud => {
+            let topic = request.as_str().strip_suffix("/{device_id}").unwrap_or(request.as_str());
+            Template(topic.to_owned()).with("/response/{device_id}")
+        }
+    }
+}
+
 /// Where the reply to a registration sent on `request` arrives.
 pub fn registration_reply(layout: Layout, request: &Template) -> Template {
     request.clone().with(match layout {

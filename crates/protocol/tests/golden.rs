@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use iot_agent_protocol::audit;
+use iot_agent_protocol::command::{self, Output, Report, Status};
 use iot_agent_protocol::data::{self, Data};
 use iot_agent_protocol::heartbeat::{Alive, Heartbeat, Outbox};
 use iot_agent_protocol::metrics::{Metric, Metrics, Process};
@@ -148,6 +150,37 @@ fn data_of_a_program() {
     let data = Data { device_id: &device(), timestamp: time(), seq: 7, stream: &stream, data: &value };
     assert_encodes("data.json", &serde_json::to_vec(&data).unwrap());
     assert_eq!(data::topic("iot", &device(), &stream), format!("iot/{}/data/door-2", device()));
+}
+
+/// The hash in it was computed by Python's hashlib.
+#[test]
+fn audit() {
+    let record = audit::Record {
+        device_id: device(),
+        timestamp: time(),
+        seq: 7,
+        prev: audit::digest(b"the record before"),
+        action: "command".into(),
+        id: "c-42".into(),
+        decision: audit::Decision::Asked,
+        rule: Some("command.named.restart-service".into()),
+        detail: "restart-service unit=ssh.service".into(),
+    };
+    let first = audit::Record {
+        seq: 1,
+        prev: audit::FIRST.into(),
+        action: "ssh".into(),
+        id: "r-1".into(),
+        decision: audit::Decision::Refused,
+        rule: None,
+        detail: "the policy does not allow tunnels to this target".into(),
+        ..record.clone()
+    };
+    for (name, record) in [("audit.json", record), ("audit-first.json", first)] {
+        assert_encodes(name, &serde_json::to_vec(&record).unwrap());
+        assert_eq!(serde_json::from_slice::<audit::Record>(&golden(name)).unwrap(), record);
+    }
+    assert_eq!(audit::topic("iot", &device()), format!("iot/{}/audit", device()));
 }
 
 #[test]
@@ -296,10 +329,12 @@ fn damaged_payloads_are_refused_not_fatal() {
             read_in_every_way(&damaged, &name);
         }
     }
-    assert_eq!(files, 16, "a golden file without its test, or the reverse");
+    assert_eq!(files, 23, "a golden file without its test, or the reverse");
 }
 
 fn read_in_every_way(bytes: &[u8], name: &str) {
+    drop(command::Request::decode(bytes));
+    drop(serde_json::from_slice::<Status>(bytes));
     let text = || String::from_utf8_lossy(bytes);
     assert!(open_request(&psk(), bytes).is_err(), "{name}: a damaged request was accepted: {}", text());
     assert!(open_reply(&psk(), &client(), &nonce(), bytes).is_err(), "{name}: accepted: {}", text());
@@ -319,4 +354,44 @@ fn read_in_every_way(bytes: &[u8], name: &str) {
     let plain: Result<PlainRequest, _> = serde_json::from_slice(bytes);
     let (sender, _) = registration::claimed_sender(bytes);
     assert!(plain.is_err() || sender.is_some(), "{name}: a plain request says who sent it");
+}
+
+#[test]
+fn commands() {
+    let report = |state| Report::of(state, time());
+    let status = |seq, report| Status { device_id: device(), execution_id: "7f3c".into(), seq, report };
+    let encoded = |status| serde_json::to_vec(&status).unwrap();
+    assert_encodes("command-accepted.json", &encoded(status(1, report(command::State::Accepted))));
+    let output = Output { stdout: Some("50 %\n".into()), ..Output::default() };
+    let chunk = Report { chunk: Some(0), output, ..report(command::State::InProgress) };
+    assert_encodes("command-chunk.json", &encoded(status(2, chunk)));
+    let output = Output {
+        stdout: Some("Zürich \u{fffd}\n".into()),
+        stderr: Some(String::new()),
+        stdout_dropped: Some(123_456_789_012),
+        stderr_dropped: None,
+        lossy: true,
+    };
+    let failed =
+        Report { exit_code: Some(3), duration_ms: Some(812), output, ..report(command::State::Failed) };
+    assert_encodes("command-failed.json", &encoded(status(3, failed.clone())));
+    let read: Status = serde_json::from_slice(&golden("command-failed.json")).unwrap();
+    assert_eq!(read, status(3, failed));
+    let rejected = report(command::State::Rejected).because("busy");
+    assert_encodes("command-rejected.json", &encoded(status(4, rejected)));
+}
+
+#[test]
+fn command_requests() {
+    let request = command::Request::decode(&golden("command-request.json")).unwrap();
+    let command::Request::Run { execution_id, expires_at, order } = request else { panic!("{request:?}") };
+    assert_eq!((execution_id.as_str(), expires_at), ("7f3c", Some(time())));
+    assert_eq!((order.command.as_str(), order.timeout_s, order.stream), ("restart", Some(0.5), true));
+    assert_eq!((order.cwd.as_deref(), order.expect_reboot), (Some("/tmp"), false));
+    assert_eq!(order.args, Some(BTreeMap::from([("unit".to_owned(), "foo@1".to_owned())])));
+    assert_eq!(order.env, BTreeMap::from([("LANG".to_owned(), "de_CH.UTF-8".to_owned())]));
+    let cancel = command::Request::decode(br#"{"execution_id": "7f3c", "cancel": true, "command": 7}"#);
+    assert!(
+        matches!(cancel, Ok(command::Request::Cancel { execution_id }) if execution_id.as_str() == "7f3c")
+    );
 }

@@ -84,7 +84,7 @@ impl Stack<'_> {
 
     fn file(&mut self, path: &Path) -> Option<Node> {
         let name = path.display().to_string();
-        let (text, exposed) = match read(path) {
+        let (text, found) = match read(path) {
             Ok(found) => found,
             Err(error) => {
                 let layer = self.layer(name, None);
@@ -92,8 +92,17 @@ impl Stack<'_> {
             }
         };
         let folder = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned));
-        let layer = self.layer(name, Some(File { folder: folder.unwrap_or_default(), exposed }));
-        let mut root = self.parse(&text, &layer)?;
+        let file = File { folder: folder.unwrap_or_default(), exposed: exposed(&found) };
+        let layer = self.layer(name, Some(file));
+        let mut root = self.map(&text, &layer)?;
+        let old = old::translate(&mut root, self.report);
+        self.old = self.old.take().or(old);
+        Some(root)
+    }
+
+    /// Keys and values; nothing at all is none.
+    fn map(&mut self, text: &[u8], layer: &Arc<Layer>) -> Option<Node> {
+        let mut root = self.parse(text, layer)?;
         match root.value {
             Value::Null => root.value = Value::Map(Map::new()),
             Value::Map(_) => {}
@@ -102,8 +111,6 @@ impl Stack<'_> {
                 return None;
             }
         }
-        let old = old::translate(&mut root, self.report);
-        self.old = self.old.take().or(old);
         Some(root)
     }
 
@@ -152,7 +159,7 @@ impl Stack<'_> {
 pub(super) fn json(path: &Path, report: &mut Report) -> Option<Node> {
     let mut stack = Stack { report, rank: 0, old: None };
     let name = path.display().to_string();
-    let (mut text, exposed) = match read(path) {
+    let (mut text, found) = match read(path) {
         Ok(found) => found,
         Err(error) => {
             let layer = stack.layer(name, None);
@@ -160,7 +167,7 @@ pub(super) fn json(path: &Path, report: &mut Report) -> Option<Node> {
         }
     };
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-    let layer = stack.layer(name, Some(File { folder, exposed }));
+    let layer = stack.layer(name, Some(File { folder, exposed: exposed(&found) }));
     if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&text) {
         let number = |n| u32::try_from(n).unwrap_or(u32::MAX);
         let at = At { layer, line: number(error.line()), column: number(error.column()) };
@@ -175,12 +182,33 @@ pub(super) fn json(path: &Path, report: &mut Report) -> Option<Node> {
     stack.parse(&text, &layer)
 }
 
-fn read(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+/// A file of YAML that a key of the configuration names, if `judge` lets it pass; `None` after an error.
+pub(super) fn yaml_file(path: &Path, judge: Judge, report: &mut Report) -> Option<Node> {
+    let mut stack = Stack { report, rank: 0, old: None };
+    let name = path.display().to_string();
+    let read = read(path).map_err(|error| format!("cannot be read: {error}"));
+    match read.and_then(|(text, found)| judge(&found).map(|()| (text, found))) {
+        Ok((text, found)) => {
+            let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+            let layer = stack.layer(name, Some(File { folder, exposed: exposed(&found) }));
+            stack.map(&text, &layer)
+        }
+        Err(why) => {
+            let layer = stack.layer(name, None);
+            stack.fail(layer, why)
+        }
+    }
+}
+
+/// Says of a file that was opened why it is not to be used.
+pub(crate) type Judge = fn(&fs::Metadata) -> Result<(), String>;
+
+fn read(path: &Path) -> io::Result<(Vec<u8>, fs::Metadata)> {
     let (file, found) = open(path)?;
     let mut text = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut text)?;
     if text.len() as u64 > MAX_FILE {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }
-    Ok((text, exposed(&found)))
+    Ok((text, found))
 }

@@ -9,7 +9,7 @@ use super::de;
 use super::files::{FilePath, InputFile, MASK, Secret, SecretFile};
 use super::finding::{Report, suggestion};
 use super::node::{Entry, Node, Value};
-use super::values::{ByteSize, Delivery, Interval, Qos, Topic};
+use super::values::{Delivery, Interval, Qos, Topic};
 
 /// A service to come.
 pub(super) struct Reserved {
@@ -33,31 +33,15 @@ enum Kind {
     Qos,
     Secret,
     SecretFile,
-    Size,
     Text,
     Topic,
 }
 
-use Kind::{Bool, Count, File, Free, Input, Port, Size, Text};
+use Kind::{Bool, Count, File, Free, Input, Port, Text};
 
 const COMMON: &[(&str, Kind)] = &[("topic", Kind::Topic), ("qos", Kind::Qos), ("delivery", Kind::Delivery)];
 
-pub(super) const ALL: [Reserved; 4] = [
-    Reserved {
-        name: "command",
-        default_enabled: false,
-        keys: &[
-            ("output_size_limit", Size),
-            ("max_execution_time", Kind::Interval),
-            ("max_concurrent", Count),
-            ("queue", Count),
-            ("shell", Text),
-            ("run_as", Text),
-            ("env", Free),
-            ("limits", Free),
-            ("stream_interval", Kind::Interval),
-        ],
-    },
+pub(super) const ALL: [Reserved; 3] = [
     Reserved {
         name: "location",
         default_enabled: false,
@@ -189,7 +173,6 @@ impl Kind {
             Kind::Qos => is::<Qos>,
             Kind::Secret => is::<Secret>,
             Kind::SecretFile => is::<SecretFile>,
-            Size => is::<ByteSize>,
             Text => is::<String>,
             Kind::Topic => is::<Topic>,
         };
@@ -207,7 +190,6 @@ impl Kind {
             Port => generator.subschema_for::<u16>(),
             Kind::Qos => generator.subschema_for::<Qos>(),
             Kind::Secret => generator.subschema_for::<Secret>(),
-            Size => generator.subschema_for::<ByteSize>(),
             Text => generator.subschema_for::<String>(),
             Kind::Topic => generator.subschema_for::<Topic>(),
         }

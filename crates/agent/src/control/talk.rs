@@ -76,7 +76,7 @@ fn wrong(line: &[u8], error: &serde_json::Error) -> String {
     struct Named {
         command: String,
     }
-    const KNOWN: [&str; 5] = ["status", "publish", "outbox_stats", "outbox_list", "outbox_purge"];
+    const KNOWN: [&str; 6] = ["status", "publish", "outbox_stats", "outbox_list", "outbox_purge", "cancel"];
     match serde_json::from_slice::<Named>(line) {
         Ok(Named { command }) if KNOWN.contains(&command.as_str()) => format!("bad request: {error}"),
         _ => "unknown command".to_owned(),

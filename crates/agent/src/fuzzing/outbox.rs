@@ -70,9 +70,9 @@ fn commit(outbox: &mut Outbox, disk: &Arc<Memory>) {
     }
 }
 
-type Files = BTreeMap<String, Vec<u8>>;
+pub(super) type Files = BTreeMap<String, Vec<u8>>;
 
-fn files(data: &[u8]) -> Files {
+pub(super) fn files(data: &[u8]) -> Files {
     let mut files = Files::new();
     let mut rest = data;
     while let Some((&length, more)) = rest.split_first() {
@@ -87,10 +87,10 @@ fn files(data: &[u8]) -> Files {
 
 /// A disk in memory, with which nothing is wrong but what lies on it.
 #[derive(Debug)]
-struct Memory(Mutex<Files>);
+pub(super) struct Memory(pub(super) Mutex<Files>);
 
 impl Memory {
-    fn files(&self) -> MutexGuard<'_, Files> {
+    pub(super) fn files(&self) -> MutexGuard<'_, Files> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,6 +17,11 @@ impl Inbox {
     pub async fn recv(&mut self) -> Option<Inbound> {
         self.inbox.recv().await
     }
+
+    /// The next message, if it is there already.
+    pub fn try_recv(&mut self) -> Option<Inbound> {
+        self.inbox.try_recv().ok()
+    }
 }
 
 /// A message from the broker. Dropped without [`Inbound::ack`] it stays unacknowledged: the connection is made

@@ -42,6 +42,9 @@ pub use settings::{Backoff, Credentials, Settings};
 
 use crate::outbox::{Class, Disk, Outbox, Record, Stats, Tally};
 
+/// Bytes of a PUBLISH besides topic and payload, at most.
+const AROUND: usize = 16;
+
 /// A message on its way up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -237,6 +240,13 @@ impl Mqtt {
         self.shared.state().lost.clone()
     }
 
+    /// Bytes that topic and payload of a message may have: what the broker of the latest connection and the outbox take.
+    pub fn largest(&self) -> usize {
+        let mut state = self.shared.state();
+        let broker = state.largest.map_or(usize::MAX, |largest| largest as usize).saturating_sub(AROUND);
+        state.queue.outbox().map_or(broker, |outbox| outbox.largest_message().min(broker))
+    }
+
     /// What happened since the start.
     pub fn counters(&self) -> Counters {
         let state = self.shared.state();
@@ -336,6 +346,8 @@ struct State {
     closing: bool,
     /// How the last try or connection ended; none while connected.
     lost: Option<String>,
+    /// The longest packet that the broker of the latest connection takes.
+    largest: Option<u32>,
     counters: Counters,
 }
 
@@ -361,6 +373,7 @@ impl Shared {
             stop: None,
             closing: false,
             lost: None,
+            largest: None,
             counters: Counters::default(),
         };
         Arc::new(Self {

@@ -20,13 +20,13 @@ use testkit::Rng;
 
 use super::Disk;
 use fault::Call;
-pub(super) use fault::Fault;
+pub(crate) use fault::Fault;
 use inode::{Inode, PAGE};
 use names::{Move, Names};
 
 /// The disk. Repeats itself for the same seed and calls.
 #[derive(Debug)]
-pub(super) struct Faulty(Mutex<State>);
+pub(crate) struct Faulty(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -52,12 +52,12 @@ fn dead() -> io::Error {
 }
 
 impl Faulty {
-    pub(super) fn new(seed: u64) -> Arc<Self> {
+    pub(crate) fn new(seed: u64) -> Arc<Self> {
         Self::with(seed, &BTreeMap::new())
     }
 
     /// A well disk with these files, all safe.
-    pub(super) fn with(seed: u64, files: &BTreeMap<String, Vec<u8>>) -> Arc<Self> {
+    pub(crate) fn with(seed: u64, files: &BTreeMap<String, Vec<u8>>) -> Arc<Self> {
         let names: BTreeMap<_, _> = files.keys().cloned().zip(0..).collect();
         let mut state = State {
             rng: Rng::new(seed),
@@ -76,45 +76,45 @@ impl Faulty {
     }
 
     /// Does this to the `after`-th call from now (0: the next) that it can befall.
-    pub(super) fn fail(&self, after: u64, fault: Fault) {
+    pub(crate) fn fail(&self, after: u64, fault: Fault) {
         self.lock().coming = Some((after, fault));
     }
 
     /// Makes it read-only, or writable again.
-    pub(super) fn set_read_only(&self, read_only: bool) {
+    pub(crate) fn set_read_only(&self, read_only: bool) {
         self.lock().read_only = read_only;
     }
 
     /// The most bytes there are for files, each in whole pages.
-    pub(super) fn set_budget(&self, budget: u64) {
+    pub(crate) fn set_budget(&self, budget: u64) {
         self.lock().budget = budget;
     }
 
     /// No fault is to come, and none is going on.
-    pub(super) fn is_well(&self) -> bool {
+    pub(crate) fn is_well(&self) -> bool {
         let state = self.lock();
         state.coming.is_none() && !state.read_only && !state.crashed && state.budget == u64::MAX
     }
 
     /// A read has failed, or may yet.
-    pub(super) fn is_unreadable(&self) -> bool {
+    pub(crate) fn is_unreadable(&self) -> bool {
         let state = self.lock();
         state.failed_reads || matches!(state.coming, Some((_, Fault::Read)))
     }
 
-    pub(super) fn is_crashed(&self) -> bool {
+    pub(crate) fn is_crashed(&self) -> bool {
         self.lock().crashed
     }
 
     /// Nothing goes wrong from now on; what has crashed stays so.
-    pub(super) fn heal(&self) {
+    pub(crate) fn heal(&self) {
         let mut state = self.lock();
         (state.coming, state.read_only, state.budget) = (None, false, u64::MAX);
         state.failed_reads = false;
     }
 
     /// Does this on a well disk, whatever is to come.
-    pub(super) fn while_well<T>(&self, what: impl FnOnce() -> T) -> T {
+    pub(crate) fn while_well<T>(&self, what: impl FnOnce() -> T) -> T {
         let (coming, crashed) = {
             let mut state = self.lock();
             (state.coming.take(), std::mem::take(&mut state.crashed))
@@ -126,28 +126,28 @@ impl Faulty {
     }
 
     /// Calls so far that change something.
-    pub(super) fn mutations(&self) -> u64 {
+    pub(crate) fn mutations(&self) -> u64 {
         self.lock().mutations
     }
 
     /// Bytes that the files take, in whole pages.
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.lock().size()
     }
 
     /// The most they have taken since the last crash, or [`Faulty::forget_peak`].
-    pub(super) fn peak(&self) -> u64 {
+    pub(crate) fn peak(&self) -> u64 {
         self.lock().peak
     }
 
     /// From now on.
-    pub(super) fn forget_peak(&self) {
+    pub(crate) fn forget_peak(&self) {
         let mut state = self.lock();
         state.peak = state.size();
     }
 
     /// As the process sees them.
-    pub(super) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let state = self.lock();
         state
             .names
@@ -158,12 +158,12 @@ impl Faulty {
     }
 
     /// The process is gone, all it wrote is there. The disk is well again.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.lock().recover();
     }
 
     /// The power is gone, and with it by chance what was not synced. The disk is well again.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         let mut state = self.lock();
         let State { inodes, names, rng, .. } = &mut *state;
         names.lose(rng);

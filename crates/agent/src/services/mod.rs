@@ -1,5 +1,6 @@
 //! The registry: every service of this agent. One file and two lines here are all a new one costs.
 
+pub(crate) mod command;
 mod heartbeat;
 pub(crate) mod metrics;
 pub(crate) mod registration;
@@ -28,6 +29,7 @@ registry! {
     registration::Registration,
     heartbeat::Heartbeat,
     metrics::Metrics,
+    command::Command,
 }
 
 /// What the configuration has to know of them.

@@ -112,6 +112,7 @@ impl Link<'_> {
         let mut state = self.shared.state();
         state.counters.connects += 1;
         state.accepted = Some(Instant::now());
+        state.largest = limits.max_packet_size;
         // Anew even where the session is there: a broker that crashed may have restored an older one, without
         // what was subscribed since.
         state.router.resubscribe();

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::{AHEAD, Link, Lost, Phase};
-use crate::mqtt::{Connection, Outcome, Presence, Qos, queue::Queued, session::Encoded};
+use crate::mqtt::{AROUND, Connection, Outcome, Presence, Qos, queue::Queued, session::Encoded};
 
 impl Link<'_> {
     /// Subscribes what is claimed and not subscribed. True while its SUBACK is awaited.
@@ -75,7 +75,7 @@ impl Link<'_> {
         let message = &mut queued.message;
         message.qos = message.qos.min(self.limits.max_qos);
         message.retain &= self.limits.retain;
-        let size = message.topic.len() + message.payload.len() + 16;
+        let size = message.topic.len() + message.payload.len() + AROUND;
         if self.limits.max_packet_size.is_some_and(|max| size > max as usize) {
             return self.refuse(queued, "packet too large for the broker".to_owned());
         }

@@ -1,10 +1,6 @@
 //! What is looked at: under `services.metrics`, and in the JSON file that it may name.
 
-use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,7 +12,7 @@ use super::{
     system,
 };
 use crate::{
-    config::{self, Delivery, InputFile, Interval, Qos, Topic},
+    config::{self, Delivery, InputFile, Interval, Qos, Stamp, Topic},
     service::Invalid,
 };
 
@@ -184,15 +180,6 @@ pub(super) struct OverlayFile {
     seen: Option<Option<Stamp>>,
 }
 
-/// What tells one state of a file from another.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64),
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl OverlayFile {
     /// Reads nothing yet.
     pub(super) fn new(path: PathBuf) -> Self {
@@ -213,17 +200,5 @@ impl OverlayFile {
             Ok(_) => Ok(config),
             Err(why) => Err(format!("{}: processes: {why}", self.path.display())),
         }))
-    }
-}
-
-impl Stamp {
-    fn of(path: &Path) -> io::Result<Self> {
-        let found = fs::metadata(path)?;
-        Ok(Self {
-            file: (found.dev(), found.ino()),
-            length: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
-        })
     }
 }

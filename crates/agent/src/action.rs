@@ -1,0 +1,209 @@
+//! What every remote action (command, tunnel, update) shares: at most one effect and exactly one end for each order,
+//! whatever dies. A service says what an order is and how it is carried out; all else is done here, once.
+//!
+//! ```text
+//! message ─ decode ─ authorise ─ audit + journal (fsync) ─ PUBACK ─ run ─ audit + journal ─ outbox ─ told
+//! ```
+
+pub(crate) mod audit;
+pub(crate) mod engine;
+pub(crate) mod journal;
+pub(crate) mod lines;
+#[allow(dead_code, reason = "tunnels and updates are to come")]
+pub(crate) mod policy;
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use protocol::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::{mqtt::Inbound, outbox::Tally, service::Context};
+use audit::Audit;
+use engine::Cancel;
+use policy::Policy;
+
+/// A kind of remote action.
+pub(crate) trait Action: Send + Sync + Sized + 'static {
+    /// What is asked, as it is written down.
+    type Request: Serialize + DeserializeOwned + Clone + Send + Sync + 'static;
+    /// How it ended, as it is written down and told.
+    type Outcome: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// Reads a message.
+    fn decode(&self, message: &Inbound) -> Decoded<Self::Request>;
+
+    /// Whether it may be done, and by which of the owner's rules.
+    ///
+    /// # Errors
+    /// Why not.
+    fn authorise(&self, id: &str, request: &Self::Request) -> Result<Option<String>, Refusal>;
+
+    /// An end that the engine decides; without the request where that cannot be known.
+    fn ending(&self, request: Option<&Self::Request>, end: End) -> Self::Outcome;
+
+    /// Tells how far an order is; of a durable message, what becomes of it.
+    fn tell(&self, id: &str, step: Step<'_, Self>) -> Option<Arc<Tally>>;
+
+    /// Does it. Dropped before it has ended, it leaves what [`Action::recover`] needs.
+    fn run(
+        self: Arc<Self>,
+        id: String,
+        request: Self::Request,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Self::Outcome> + Send;
+
+    /// How something ended that was begun, and whose `run` is gone: with an earlier process, of this boot of the machine
+    /// or one before (`rebooted`), or, where that is none, since this service ends. None leaves it open for the next
+    /// process.
+    fn recover(
+        &self,
+        id: &str,
+        request: Self::Request,
+        rebooted: Option<bool>,
+    ) -> impl Future<Output = Option<Self::Outcome>> + Send;
+
+    /// Says on the board that all is well.
+    fn ready(&self, ctx: &Context);
+
+    /// What was asked, for the audit.
+    fn detail(&self, request: &Self::Request) -> String;
+
+    /// How it ended, for the audit: without what it wrote.
+    fn summary(&self, outcome: &Self::Outcome) -> String;
+
+    /// An outcome without what is long, to be kept when there is no more room for that.
+    fn brief(outcome: &RawValue) -> Box<RawValue>;
+}
+
+/// What a message asks.
+#[derive(Debug)]
+pub(crate) enum Decoded<R> {
+    /// To do something.
+    Order(Order<R>),
+    /// To end something before its time.
+    Cancel {
+        /// What.
+        id: String,
+    },
+    /// Nothing that can be done.
+    Invalid {
+        /// Whom to answer.
+        id: String,
+        /// The answer stands for whatever comes under this id.
+        keep: bool,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Nothing that can be answered.
+    Unreadable {
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub(crate) struct Order<R> {
+    /// Under which id; it gets one where it has none.
+    pub(crate) id: Option<String>,
+    /// After which it is not to begin any more.
+    pub(crate) expires_at: Option<Timestamp>,
+    /// What.
+    pub(crate) request: R,
+}
+
+/// Why something is not done.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// By which of the owner's rules.
+    pub(crate) rule: Option<String>,
+    /// In words.
+    pub(crate) reason: String,
+}
+
+/// An end that the engine decides.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// It is not done, for this reason.
+    Rejected(String),
+    /// Its time was over before it began.
+    Expired,
+    /// It was cancelled before it began.
+    Cancelled,
+    /// It was begun, and nobody knows more.
+    Interrupted,
+}
+
+/// How far an order is.
+#[derive(Debug)]
+pub(crate) enum Step<'a, A: Action> {
+    /// It is written down and will be done.
+    Accepted(&'a A::Request),
+    /// It is being done.
+    Begun(&'a A::Request),
+    /// It has ended.
+    Ended(&'a A::Outcome),
+}
+
+/// What all remote actions of this device have in common.
+#[derive(Debug)]
+pub(crate) struct Actions {
+    /// The owner's last word.
+    pub(crate) policy: Policy,
+    /// What was asked and done, for whoever asks later.
+    pub(crate) audit: Audit,
+    /// Where wishes to cancel go, by service.
+    cancels: Mutex<BTreeMap<&'static str, mpsc::Sender<Cancel>>>,
+}
+
+impl Actions {
+    /// With the owner's policy, and what keeps the records.
+    pub(crate) fn new(policy: Policy, audit: Audit) -> Self {
+        Self { policy, audit, cancels: Mutex::default() }
+    }
+
+    /// Where wishes to cancel what `service` does arrive from now on.
+    pub(crate) fn cancels(&self, service: &'static str) -> mpsc::Receiver<Cancel> {
+        let (sender, receiver) = mpsc::channel(8);
+        self.cancels.lock().unwrap_or_else(PoisonError::into_inner).insert(service, sender);
+        receiver
+    }
+
+    /// Cancels `id`, and says what came of it.
+    ///
+    /// # Errors
+    /// Why it cannot be cancelled.
+    pub(crate) async fn cancel(&self, service: &str, id: String) -> Result<&'static str, String> {
+        let cancels = self.cancels.lock().unwrap_or_else(PoisonError::into_inner).get(service).cloned();
+        let off = || format!("the service {service} does not run");
+        let (answer, said) = oneshot::channel();
+        cancels.ok_or_else(off)?.send(Cancel { id, answer }).await.map_err(|_| off())?;
+        said.await.map_err(|_| off())?
+    }
+}
+
+/// An id for an order that has none: 128 random bits, as a UUID of version 4 is written.
+pub(crate) fn new_id() -> String {
+    let mut bytes = [0; 16];
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        // The run goes on; and an id that is taken twice would not do any harm but to be answered as known.
+        tracing::error!(error = %error, "no random bits from the system");
+    }
+    let bits = u128::from_be_bytes(bits(bytes));
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+/// Version 4, variant 1.
+fn bits(mut bytes: [u8; 16]) -> [u8; 16] {
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    bytes
+}

@@ -1,0 +1,427 @@
+//! A log of lines in segments: what the journal and the audit are written in.
+//!
+//! A line is `<CRC-32 of the JSON, 8 hex digits> <JSON>`, so that a torn or damaged one is known, costs only itself,
+//! and the log can be read with any pager. A segment begins with a line that says its version. After a failed write
+//! nothing more is written to that file: the next lines go to a new one.
+//!
+//! Calls block for as long as the disk does.
+
+use std::{collections::VecDeque, io, sync::Arc};
+
+use serde::Deserialize;
+
+use crate::outbox::Disk;
+
+/// A segment takes no further lines once it is as long, in bytes.
+const SEGMENT: u64 = 1 << 20;
+/// Hex digits and a space.
+const HEAD: usize = 9;
+/// The first line of a segment.
+const FIRST: &str = r#"{"version":1}"#;
+const VERSION: u64 = 1;
+/// What is read at once.
+const READ: usize = 16 << 10;
+
+/// Where a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// Its segment's number.
+    pub(crate) segment: u32,
+    offset: u32,
+}
+
+/// A file of lines.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    number: u32,
+    bytes: u64,
+    /// Further lines may be added to it.
+    open: bool,
+    /// An earlier process has written it. If its last sync failed, the disk may not have what is read here.
+    inherited: bool,
+}
+
+/// The log.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    disk: Arc<dyn Disk>,
+    segments: VecDeque<Segment>,
+    /// The highest number there has ever been, as far as is known.
+    last: u32,
+    /// The names of all segments survive a power cut.
+    names_safe: bool,
+}
+
+/// What was found besides good lines.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Damage {
+    /// Lines that are not what was written.
+    pub(crate) lines: u64,
+    /// The last line was not written to its end, which is what a crash leaves.
+    pub(crate) torn: bool,
+    /// Segments of a later version: read as far as they are understood, and never written.
+    pub(crate) newer: u64,
+}
+
+impl Lines {
+    /// Reads every line, oldest first.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn open(disk: Arc<dyn Disk>, each: &mut dyn FnMut(Place, &str)) -> io::Result<(Self, Damage)> {
+        Self::open_all(disk, &mut |place, line| line.into_iter().for_each(|line| each(place, line)))
+    }
+
+    /// The same, and none stands for each line that is not what was written.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn open_all(
+        disk: Arc<dyn Disk>,
+        each: &mut dyn FnMut(Place, Option<&str>),
+    ) -> io::Result<(Self, Damage)> {
+        let mut numbers: Vec<(u32, u64)> =
+            disk.list()?.into_iter().filter_map(|(name, bytes)| Some((number_of(&name)?, bytes))).collect();
+        numbers.sort_unstable();
+        let last = numbers.last().map_or(0, |(number, _)| *number);
+        let (mut segments, mut damage) = (VecDeque::new(), Damage::default());
+        for (number, bytes) in numbers {
+            let content = read_all(&*disk, number, bytes)?;
+            let found = scan(number, &content, each);
+            damage.lines += found.lines;
+            damage.newer += found.newer;
+            damage.torn |= found.torn;
+            let open = number == last && found == Damage::default() && !content.is_empty();
+            segments.push_back(Segment { number, bytes: content.len() as u64, open, inherited: true });
+        }
+        Ok((Self { disk, segments, last, names_safe: false }, damage))
+    }
+
+    /// Adds lines, each a JSON value without a line break, and waits until they are safe. On an error none of them
+    /// counts, though some may be found by a later start.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn append(&mut self, lines: &[String]) -> io::Result<Vec<Place>> {
+        self.add(lines, true)
+    }
+
+    /// The same without waiting for the disk: safe from the end of this process, not from that of the machine.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn append_unsynced(&mut self, lines: &[String]) -> io::Result<Vec<Place>> {
+        self.add(lines, false)
+    }
+
+    fn add(&mut self, lines: &[String], synced: bool) -> io::Result<Vec<Place>> {
+        let open = self.segments.back().copied().filter(|last| last.open && last.bytes < SEGMENT);
+        let Segment { number, bytes: offset, inherited, .. } = match open {
+            Some(segment) => segment,
+            None => self.begin()?,
+        };
+        let mut content = String::new();
+        if offset == 0 {
+            push(&mut content, FIRST);
+        } else if inherited {
+            // Whatever is before, these lines begin with one of their own.
+            content.push('\n');
+        }
+        let mut places = Vec::with_capacity(lines.len());
+        for line in lines {
+            let offset = u32::try_from(offset + content.len() as u64).map_err(io::Error::other)?;
+            places.push(Place { segment: number, offset });
+            push(&mut content, line);
+        }
+        let written = self.write(number, offset, content.as_bytes(), synced);
+        if let Some(last) = self.segments.back_mut() {
+            last.bytes += content.len() as u64;
+            last.open &= written.is_ok();
+            last.inherited = false;
+        }
+        if written.is_err() && offset == 0 && self.disk.remove(&name_of(number)).is_ok() {
+            // Not one more file for each try on a full disk.
+            self.segments.pop_back();
+        }
+        written.map(|()| places)
+    }
+
+    fn write(&mut self, number: u32, offset: u64, content: &[u8], synced: bool) -> io::Result<()> {
+        let name = name_of(number);
+        if !synced {
+            return self.disk.write(&name, offset, content);
+        }
+        self.disk.write_synced(&name, offset, content)?;
+        if !self.names_safe {
+            self.disk.sync_names()?;
+            self.names_safe = true;
+        }
+        Ok(())
+    }
+
+    /// Another segment.
+    fn begin(&mut self) -> io::Result<Segment> {
+        self.last = self.last.checked_add(1).ok_or_else(|| io::Error::other("no number is left"))?;
+        let segment = Segment { number: self.last, bytes: 0, open: true, inherited: false };
+        self.segments.push_back(segment);
+        self.names_safe = false;
+        Ok(segment)
+    }
+
+    /// The line at `place`.
+    ///
+    /// # Errors
+    /// Those of the disk; `InvalidData` where the line is no longer what was written.
+    pub(crate) fn read(&self, place: Place) -> io::Result<String> {
+        let (mut bytes, mut from) = (Vec::new(), u64::from(place.offset));
+        let mut buf = vec![0; READ];
+        let end = loop {
+            let read = self.disk.read(&name_of(place.segment), from, &mut buf)?;
+            let found = buf[..read].iter().position(|byte| *byte == b'\n');
+            bytes.extend_from_slice(&buf[..found.unwrap_or(read)]);
+            from += read as u64;
+            if found.is_some() || read == 0 {
+                break found;
+            }
+        };
+        end.and_then(|_| check(&bytes))
+            .map(str::to_owned)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a line of the journal is damaged"))
+    }
+
+    /// Reads every line of the oldest segment.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn read_first(&self, each: &mut dyn FnMut(Place, &str)) -> io::Result<()> {
+        let Some(first) = self.segments.front() else { return Ok(()) };
+        let content = read_all(&*self.disk, first.number, first.bytes)?;
+        scan(first.number, &content, &mut |place, line| line.into_iter().for_each(|line| each(place, line)));
+        Ok(())
+    }
+
+    /// Forgets the oldest segment.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn drop_first(&mut self) -> io::Result<()> {
+        let Some(first) = self.segments.front() else { return Ok(()) };
+        self.disk.remove(&name_of(first.number))?;
+        self.segments.pop_front();
+        Ok(())
+    }
+
+    /// Makes safe what was found: a process that was killed may have written it and not waited for the disk. What an
+    /// answer, or a number, is built on must not be gone after a power cut.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        for segment in &self.segments {
+            self.disk.write_synced(&name_of(segment.number), segment.bytes, b"")?;
+        }
+        self.disk.sync_names()?;
+        self.names_safe = true;
+        Ok(())
+    }
+
+    /// Bytes on disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Files on disk.
+    pub(crate) fn segments(&self) -> usize {
+        self.segments.len()
+    }
+}
+
+/// Appends a line.
+fn push(content: &mut String, line: &str) {
+    debug_assert!(!line.contains('\n'), "JSON needs no line break");
+    content.push_str(&format!("{:08x} ", crc32fast::hash(line.as_bytes())));
+    content.push_str(line);
+    content.push('\n');
+}
+
+/// The JSON of a line, if it is what was written.
+fn check(line: &[u8]) -> Option<&str> {
+    let (head, json) = line.split_at_checked(HEAD)?;
+    // As text: of a number there is more than one spelling.
+    let whole = head == format!("{:08x} ", crc32fast::hash(json)).as_bytes();
+    str::from_utf8(json).ok().filter(|_| whole)
+}
+
+/// Hands each line over, none for one that is not what was written.
+fn scan(number: u32, content: &[u8], each: &mut dyn FnMut(Place, Option<&str>)) -> Damage {
+    #[derive(Deserialize)]
+    struct First {
+        version: u64,
+    }
+    let (mut damage, mut offset) = (Damage::default(), 0);
+    for line in content.split_inclusive(|byte| *byte == b'\n') {
+        let place = u32::try_from(offset).map(|offset| Place { segment: number, offset });
+        let whole = line.strip_suffix(b"\n");
+        match (whole.and_then(check), place) {
+            (Some(json), Ok(_)) if offset == 0 => {
+                let version = serde_json::from_str::<First>(json).map_or(VERSION, |first| first.version);
+                damage.newer += u64::from(version > VERSION);
+            }
+            (Some(json), Ok(place)) => each(place, Some(json)),
+            _ if line == b"\n" => {}
+            (_, place) => {
+                if whole.is_none() {
+                    damage.torn = true;
+                } else {
+                    damage.lines += 1;
+                }
+                each(place.unwrap_or(Place { segment: number, offset: u32::MAX }), None);
+            }
+        }
+        offset += line.len();
+    }
+    damage
+}
+
+fn read_all(disk: &dyn Disk, number: u32, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut content = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
+    let mut filled = 0;
+    while filled < content.len() {
+        match disk.read(&name_of(number), filled as u64, &mut content[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    content.truncate(filled);
+    Ok(content)
+}
+
+fn name_of(number: u32) -> String {
+    format!("{number:010}.log")
+}
+
+fn number_of(name: &str) -> Option<u32> {
+    let number = name.strip_suffix(".log")?.parse().ok()?;
+    (name_of(number) == name).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::faulty::{Fault, Faulty};
+
+    fn open(disk: &Arc<Faulty>) -> (Lines, Damage, Vec<String>) {
+        let mut found = Vec::new();
+        let disk: Arc<dyn Disk> = Arc::<Faulty>::clone(disk);
+        let (lines, damage) = Lines::open(disk, &mut |_, line| found.push(line.to_owned())).unwrap();
+        (lines, damage, found)
+    }
+
+    fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
+        range.map(|n| format!(r#"{{"n":{n},"text":"{}"}}"#, "x".repeat(n % 50))).collect()
+    }
+
+    #[test]
+    fn what_was_appended_is_found_again() {
+        let disk = Faulty::new(1);
+        let (mut lines, ..) = open(&disk);
+        let places = lines.append(&numbered(0..3)).unwrap();
+        let more = lines.append_unsynced(&numbered(3..5)).unwrap();
+        assert_eq!(lines.read(places[1]).unwrap(), numbered(1..2)[0]);
+        assert_eq!(lines.read(more[1]).unwrap(), numbered(4..5)[0]);
+        disk.kill();
+        let (lines, damage, found) = open(&disk);
+        assert_eq!((damage, found), (Damage::default(), numbered(0..5)));
+        assert_eq!(lines.read(places[2]).unwrap(), numbered(2..3)[0]);
+    }
+
+    #[test]
+    fn what_is_synced_survives_a_power_cut() {
+        for seed in 0..200 {
+            let disk = Faulty::new(seed);
+            let (mut lines, ..) = open(&disk);
+            lines.append(&numbered(0..2)).unwrap();
+            lines.append_unsynced(&numbered(2..4)).unwrap();
+            disk.cut();
+            let (mut lines, _, found) = open(&disk);
+            assert_eq!(found[..2], numbered(0..2), "seed {seed}");
+            lines.append(&numbered(9..10)).unwrap();
+            disk.cut();
+            let (_, _, found) = open(&disk);
+            assert_eq!(found.last(), numbered(9..10).last(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn segments_are_dropped_from_the_oldest_on() {
+        let disk = Faulty::new(3);
+        let (mut lines, ..) = open(&disk);
+        let long = |n: usize| vec![format!("\"{n}{}\"", "y".repeat(600 << 10))];
+        (0..6).for_each(|n| drop(lines.append(&long(n)).unwrap()));
+        assert_eq!(lines.segments(), 3);
+        let mut first = Vec::new();
+        lines.read_first(&mut |_, line| first.push(line.to_owned())).unwrap();
+        assert_eq!(first, [long(0), long(1)].concat());
+        let before = lines.bytes();
+        lines.drop_first().unwrap();
+        assert!(before - lines.bytes() > 1200 << 10);
+        let (lines, damage, found) = open(&disk);
+        assert_eq!((damage, found.len(), lines.segments()), (Damage::default(), 4, 2));
+    }
+
+    /// Whatever byte is changed or missing: its line is lost, at most the next one with it, and nothing is made up.
+    #[test]
+    fn damage_costs_only_the_damaged_lines() {
+        let disk = Faulty::new(4);
+        let (mut lines, ..) = open(&disk);
+        lines.append(&numbered(0..6)).unwrap();
+        let files = disk.files();
+        let (name, content) = files.first_key_value().unwrap();
+        for at in 0..content.len() {
+            for change in [0x01, 0x20, 0x80, content[at] ^ b'\n'] {
+                let mut changed = content.clone();
+                changed[at] ^= change;
+                let disk = Faulty::with(5, &[(name.clone(), changed)].into());
+                let (mut lines, damage, found) = open(&disk);
+                assert!(found.len() >= 4 && found.iter().all(|line| numbered(0..6).contains(line)));
+                assert!(found.len() == 6 || damage != Damage::default());
+                lines.append(&numbered(7..8)).unwrap();
+                assert_eq!(open(&disk).2.last(), numbered(7..8).last());
+            }
+            let disk = Faulty::with(6, &[(name.clone(), content[..at].to_vec())].into());
+            let (mut lines, _, found) = open(&disk);
+            assert_eq!(found, numbered(0..6)[..found.len()]);
+            lines.append(&numbered(7..8)).unwrap();
+            assert_eq!(open(&disk).2.last(), numbered(7..8).last());
+        }
+    }
+
+    #[test]
+    fn after_a_failed_write_another_file_is_begun() {
+        for fault in [Fault::Full, Fault::ReadOnly, Fault::Sync] {
+            let disk = Faulty::new(7);
+            let (mut lines, ..) = open(&disk);
+            lines.append(&numbered(0..1)).unwrap();
+            disk.fail(0, fault);
+            lines.append(&numbered(1..2)).unwrap_err();
+            lines.append(&numbered(2..3)).unwrap();
+            assert_eq!(lines.segments(), 2);
+            disk.cut();
+            let (.., found) = open(&disk);
+            assert_eq!((found.first(), found.last()), (numbered(0..1).first(), numbered(2..3).first()));
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_read_and_never_written() {
+        let mut content = String::new();
+        push(&mut content, r#"{"version":2,"new":true}"#);
+        push(&mut content, "17");
+        let before: std::collections::BTreeMap<_, _> = [(name_of(4), content.into_bytes())].into();
+        let disk = Faulty::with(9, &before);
+        let (mut lines, damage, found) = open(&disk);
+        assert_eq!((damage.newer, found), (1, vec!["17".to_owned()]));
+        lines.append(&numbered(0..1)).unwrap();
+        assert_eq!(disk.files()[&name_of(4)], before[&name_of(4)]);
+    }
+}
