@@ -2,6 +2,7 @@
 
 mod audit;
 mod command;
+mod location;
 mod metrics;
 mod outbox;
 mod publish;
@@ -76,6 +77,9 @@ enum Command {
     /// Look at what the machine and its programs are doing
     #[command(subcommand)]
     Metrics(metrics::Metrics),
+    /// Find out where the device is
+    #[command(subcommand)]
+    Location(location::Location),
     /// Look at the commands that were sent to this device, or end one
     #[command(subcommand)]
     Command(command::Command),
@@ -179,6 +183,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Outbox(outbox) => outbox.run()?,
         Command::Audit(audit) => audit.run()?,
         Command::Metrics(metrics) => metrics.run()?,
+        Command::Location(location) => location.run()?,
         Command::Command(command) => command.run()?,
         Command::Version => print(&format!("iot-agent {}\n", env!("CARGO_PKG_VERSION")))?,
     }

@@ -21,6 +21,7 @@ use std::{
 };
 
 pub use crate::mqtt::fuzzing::packets;
+pub use crate::services::location::fuzzing::nmea;
 pub use crate::services::metrics::fuzzing::{names, procfs, settings};
 pub use audit::audit;
 pub use config::config;
@@ -50,6 +51,7 @@ pub const TARGETS: &[Target] = &[
     ("audit", audit),
     ("frames", frames),
     ("orders", orders),
+    ("nmea", nmea),
 ];
 
 /// A folder of one's own, gone with this.

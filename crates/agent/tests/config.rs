@@ -214,7 +214,7 @@ fn the_sample_has_every_key_and_the_defaults() {
     for key in schema_keys() {
         let name = key.rsplit('.').next().unwrap();
         assert!(sample().contains(name), "the sample lacks {key}");
-        let reserved = ["command", "location", "ssh", "update"];
+        let reserved = ["command", "ssh", "update"];
         if !reserved.iter().any(|service| key.starts_with(&format!("services.{service}."))) {
             assert!(
                 sample().contains(&format!(" {name}: ")) || sample().contains(&format!("\n{name}: ")),

@@ -10,6 +10,7 @@ pub mod data;
 pub mod heartbeat;
 pub mod hex;
 pub mod id;
+pub mod location;
 pub mod metrics;
 pub mod proof;
 pub mod registration;

@@ -13,6 +13,7 @@ use iot_agent_protocol::audit;
 use iot_agent_protocol::command::{self, Output, Report, Status};
 use iot_agent_protocol::data::{self, Data};
 use iot_agent_protocol::heartbeat::{Alive, Heartbeat, Outbox};
+use iot_agent_protocol::location::{Location, Place, Source};
 use iot_agent_protocol::metrics::{Metric, Metrics, Process};
 use iot_agent_protocol::proof::Psk;
 use iot_agent_protocol::registration::{
@@ -329,7 +330,7 @@ fn damaged_payloads_are_refused_not_fatal() {
             read_in_every_way(&damaged, &name);
         }
     }
-    assert_eq!(files, 23, "a golden file without its test, or the reverse");
+    assert_eq!(files, 25, "a golden file without its test, or the reverse");
 }
 
 fn read_in_every_way(bytes: &[u8], name: &str) {
@@ -350,6 +351,9 @@ fn read_in_every_way(bytes: &[u8], name: &str) {
     }
     if let Ok(metrics) = serde_json::from_slice::<Metrics>(bytes) {
         assert!(serde_json::to_vec(&metrics).is_ok());
+    }
+    if let Ok(location) = serde_json::from_slice::<Location>(bytes) {
+        assert!(serde_json::to_vec(&location).is_ok());
     }
     let plain: Result<PlainRequest, _> = serde_json::from_slice(bytes);
     let (sender, _) = registration::claimed_sender(bytes);
@@ -394,4 +398,39 @@ fn command_requests() {
     assert!(
         matches!(cancel, Ok(command::Request::Cancel { execution_id }) if execution_id.as_str() == "7f3c")
     );
+}
+
+#[test]
+fn locations() {
+    let place = Place {
+        latitude: 47.377,
+        longitude: 8.0,
+        accuracy: 10.0,
+        altitude: None,
+        speed: None,
+        heading: None,
+        source: Source::Fixed,
+        fix_age_s: 0,
+        satellites: None,
+        hdop: None,
+    };
+    let location = |seq, place| Location { device_id: device(), timestamp: time(), seq, place };
+    let full = Place {
+        latitude: 47.376_912_3,
+        longitude: -8.5417,
+        accuracy: 4.2,
+        altitude: Some(408.5),
+        speed: Some(1.5),
+        heading: Some(271.3),
+        source: Source::Gps,
+        fix_age_s: 1,
+        satellites: Some(9),
+        hdop: Some(0.9),
+    };
+    for (name, location) in
+        [("location-fixed.json", location(1, place)), ("location.json", location(42, full))]
+    {
+        assert_encodes(name, &serde_json::to_vec(&location).unwrap());
+        assert_eq!(serde_json::from_slice::<Location>(&golden(name)).unwrap(), location);
+    }
 }

@@ -20,6 +20,8 @@ pub mod process;
 #[cfg(target_os = "linux")]
 pub mod procfs;
 pub mod proxy;
+#[cfg(target_os = "linux")]
+pub mod receiver;
 pub mod recorder;
 pub mod seed;
 pub mod stalls;

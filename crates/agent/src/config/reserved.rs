@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::de;
-use super::files::{FilePath, InputFile, MASK, Secret, SecretFile};
+use super::files::{FilePath, InputFile, SecretFile};
 use super::finding::{Report, suggestion};
 use super::node::{Entry, Node, Value};
 use super::values::{Delivery, Interval, Qos, Topic};
@@ -31,7 +31,6 @@ enum Kind {
     Interval,
     Port,
     Qos,
-    Secret,
     SecretFile,
     Text,
     Topic,
@@ -41,27 +40,7 @@ use Kind::{Bool, Count, File, Free, Input, Port, Text};
 
 const COMMON: &[(&str, Kind)] = &[("topic", Kind::Topic), ("qos", Kind::Qos), ("delivery", Kind::Delivery)];
 
-pub(super) const ALL: [Reserved; 3] = [
-    Reserved {
-        name: "location",
-        default_enabled: false,
-        keys: &[
-            ("interval", Kind::Interval),
-            ("use_google_geolocation", Bool),
-            ("api_key", Kind::Secret),
-            ("api_key_file", Kind::SecretFile),
-            ("gps_device_path", File),
-            ("gps_baud_rate", Count),
-            ("sources", Free),
-            ("geolocation_url", Text),
-            ("gpsd", Free),
-            ("fixed", Free),
-            ("min_distance", Free),
-            ("max_age", Kind::Interval),
-            ("round_to", Free),
-            ("consider_ip", Bool),
-        ],
-    },
+pub(super) const ALL: [Reserved; 2] = [
     Reserved {
         name: "ssh",
         default_enabled: false,
@@ -171,7 +150,6 @@ impl Kind {
             Kind::Interval => is::<Interval>,
             Port => is::<u16>,
             Kind::Qos => is::<Qos>,
-            Kind::Secret => is::<Secret>,
             Kind::SecretFile => is::<SecretFile>,
             Text => is::<String>,
             Kind::Topic => is::<Topic>,
@@ -189,14 +167,13 @@ impl Kind {
             Kind::Interval => generator.subschema_for::<Interval>(),
             Port => generator.subschema_for::<u16>(),
             Kind::Qos => generator.subschema_for::<Qos>(),
-            Kind::Secret => generator.subschema_for::<Secret>(),
             Text => generator.subschema_for::<String>(),
             Kind::Topic => generator.subschema_for::<Topic>(),
         }
     }
 
     fn shown(self, node: &Node) -> serde_json::Value {
-        if matches!(self, Kind::Secret) { MASK.into() } else { json(node) }
+        json(node)
     }
 }
 

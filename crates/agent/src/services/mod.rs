@@ -2,6 +2,7 @@
 
 pub(crate) mod command;
 mod heartbeat;
+pub(crate) mod location;
 pub(crate) mod metrics;
 pub(crate) mod registration;
 
@@ -30,6 +31,7 @@ registry! {
     heartbeat::Heartbeat,
     metrics::Metrics,
     command::Command,
+    location::Locations,
 }
 
 /// What the configuration has to know of them.
