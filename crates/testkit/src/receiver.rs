@@ -35,7 +35,8 @@ impl Receiver {
     /// # Errors
     /// When there are no pseudoterminals.
     pub fn plug(link: &Path, say: impl FnMut(u32) -> String + Send + 'static) -> anyhow::Result<Self> {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).context("open a pseudoterminal")?;
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .context("open a pseudoterminal")?;
         grantpt(&master)?;
         unlockpt(&master)?;
         let device = PathBuf::from(ptsname(&master, Vec::new())?.into_string()?);

@@ -60,10 +60,10 @@ impl Port {
 
     /// Two that read one port get half of the sentences each. The lock binds root too, where it is looked at.
     fn claim(&self) -> rustix::io::Result<()> {
-        match flock(&self.descriptor, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(rustix::io::Errno::BUSY),
-            // Where the system knows no locks on devices there is nothing to ask.
-            _ => {}
+        // Where the system knows no locks on devices there is nothing to ask.
+        let lock = flock(&self.descriptor, FlockOperation::NonBlockingLockExclusive);
+        if lock == Err(rustix::io::Errno::WOULDBLOCK) {
+            return Err(rustix::io::Errno::BUSY);
         }
         if self.is_tty { ioctl_tiocexcl(&self.descriptor) } else { Ok(()) }
     }
