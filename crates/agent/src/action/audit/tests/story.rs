@@ -11,7 +11,7 @@ use super::*;
 #[test]
 fn whatever_happens_the_chain_is_whole() {
     let seed = seed();
-    for round in 0..100 {
+    for round in 0..50 {
         let mut story = Story::new(seed.wrapping_add(round));
         for process in 0..4 {
             story.process(process);
