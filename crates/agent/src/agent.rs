@@ -227,7 +227,10 @@ impl Agent {
         let control = tokio::spawn(control.serve(desk));
         let (driver, committer) = (tokio::spawn(driver.run()), tokio::spawn(committer.run()));
         tokio::spawn(keep(Arc::clone(&shared)));
-        shared.actions.audit.resume();
+        // Where there is none, nobody has ever asked anything of this device.
+        if audit_folder(&config.paths).exists() {
+            shared.actions.audit.resume();
+        }
         let notifier = Notifier::from_env();
         let watched = Arc::clone(&shared);
         let stuck = move || watched.board.neglected().map(str::to_owned);
