@@ -141,6 +141,11 @@ async fn the_policy_decides() {
     policy("command: {allow_eny: true}\n");
     story.order("broken", "id -u").await;
     assert_eq!(story.end("broken").await["status"], "rejected");
+    wait_status(&story.home, |status| status["services"]["command"]["state"] == "degraded").await;
+    policy("command: {allow_any: true}\n");
+    story.order("mended", "id -u").await;
+    assert_eq!(story.end("mended").await["stdout"], "0\n");
+    wait_status(&story.home, |status| status["services"]["command"]["state"] == "running").await;
     let verified = run(&story.home, &["audit", "verify"], "").await;
     assert_eq!(verified.code, 0, "{verified:#?}");
     let shown = run(&story.home, &["audit", "show"], "").await;
