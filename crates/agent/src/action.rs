@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{mqtt::Inbound, outbox::Tally, service::Context};
 use audit::Audit;
-use engine::Cancel;
+use engine::{Cancel, Slot};
 use policy::Policy;
 
 /// A kind of remote action.
@@ -161,12 +161,14 @@ pub struct Actions {
     pub(crate) audit: Audit,
     /// Where wishes to cancel go, by service.
     cancels: Mutex<BTreeMap<&'static str, mpsc::Sender<Cancel>>>,
+    /// The journals, by service: each is written by one engine at a time.
+    journals: Mutex<BTreeMap<&'static str, Slot>>,
 }
 
 impl Actions {
     /// With the owner's policy, and what keeps the records.
     pub(crate) fn new(policy: Policy, audit: Audit) -> Self {
-        Self { policy, audit, cancels: Mutex::default() }
+        Self { policy, audit, cancels: Mutex::default(), journals: Mutex::default() }
     }
 
     /// Where wishes to cancel what `service` does arrive from now on.
@@ -174,6 +176,12 @@ impl Actions {
         let (sender, receiver) = mpsc::channel(8);
         self.cancels.lock().unwrap_or_else(PoisonError::into_inner).insert(service, sender);
         receiver
+    }
+
+    /// From now on the journal of `service` is `slot`; the one before.
+    pub(crate) fn take_over(&self, service: &'static str, slot: &Slot) -> Option<Slot> {
+        let mut journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        journals.insert(service, Arc::clone(slot))
     }
 
     /// Cancels `id`, and says what came of it.
