@@ -3,16 +3,10 @@
 //! What is common to remote actions is done by `action/`, starting and ending of processes by `executor/`; here is what
 //! a command is. It must never run one that the owner's policy does not allow.
 
+mod folders;
 mod outcome;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::chown,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use protocol::{
@@ -38,7 +32,6 @@ use crate::{
     mqtt::{Inbound, Inbox},
     outbox::Tally,
     service::{Context, Invalid, Outgoing, Service},
-    store,
 };
 use outcome::Outcome;
 use outcome::Pieces;
@@ -277,11 +270,12 @@ impl Action for Commands {
     }
 
     async fn recover(&self, id: &str, request: Asked, rebooted: Option<bool>) -> Option<Outcome> {
-        let left = Executor::collect(&self.spool(id)).await;
-        self.clean(id).await;
         if request.wanted.expect_reboot && rebooted.is_none() {
+            // With what it has left in its spool.
             return None;
         }
+        let left = Executor::collect(&self.spool(id)).await;
+        self.clean(id).await;
         // What had ended before its agent did has ended so.
         let mut report = match left {
             Some(left) => outcome::report(left, self.room(id), self.ctx.now()),
@@ -403,7 +397,7 @@ impl Commands {
                 Event::Started { .. } => {}
                 Event::Chunk { stdout, stderr } if !asked.bare => {
                     let report = Report::of(State::InProgress, self.ctx.now());
-                    drop(self.send(id, pieces.next(report, stdout, stderr)));
+                    drop(self.send(id, pieces.next(report, stdout, stderr, self.room(id))));
                 }
                 Event::Chunk { .. } => {}
                 Event::Ended(report) => return outcome::report(report, self.room(id), self.ctx.now()),
@@ -415,7 +409,7 @@ impl Commands {
         let (work, spool) = (self.work(id), self.spool(id));
         let cwd = wanted.cwd.as_ref().map_or_else(|| work.clone(), PathBuf::from);
         let account = self.config.run_as.clone();
-        let made = spawn_blocking(move || make_folders(&work, &spool, account.as_deref()));
+        let made = spawn_blocking(move || folders::make(&work, &spool, account.as_deref()));
         let login = made.await?.context("make its working directory")?;
         let mut argv = vec![self.config.shell.display().to_string(), "-c".to_owned(), run.script];
         if !run.args.is_empty() {
@@ -474,7 +468,7 @@ impl Commands {
     /// Takes away what a command has left in its own folder.
     async fn clean(&self, id: &str) {
         let work = self.work(id);
-        let removed = spawn_blocking(move || fs::remove_dir_all(work)).await;
+        let removed = spawn_blocking(move || folders::remove(&work)).await;
         match removed {
             Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
                 warn!(id, error = %error, "the working directory of a command cannot be removed");
@@ -506,17 +500,6 @@ impl Commands {
         let Config { qos, delivery, .. } = self.config;
         self.ctx.publish_followed(Outgoing { topic: self.topic.clone(), qos, delivery, payload })
     }
-}
-
-/// A folder for one command alone, and one for what its keeper may have to leave.
-fn make_folders(work: &Path, spool: &Path, account: Option<&str>) -> anyhow::Result<Login> {
-    let login = executor::login(account).map_err(anyhow::Error::msg)?;
-    store::make_folder(work)?;
-    spool.parent().map_or(Ok(()), store::make_folder)?;
-    if account.is_some() {
-        chown(work, Some(login.ids.0), Some(login.ids.1))?;
-    }
-    Ok(login)
 }
 
 /// Ids are any text; names of files are not.
