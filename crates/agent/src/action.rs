@@ -51,13 +51,14 @@ pub(crate) trait Action: Send + Sync + Sized + 'static {
     /// Tells how far an order is; of a durable message, what becomes of it.
     fn tell(&self, id: &str, step: Step<'_, Self>) -> Option<Arc<Tally>>;
 
-    /// Does it. Dropped before it has ended, it leaves what [`Action::recover`] needs.
+    /// Does it. Dropped before it has ended, it leaves what [`Action::recover`] needs; and so does what it returns, until
+    /// that is released.
     fn run(
         self: Arc<Self>,
         id: String,
         request: Self::Request,
         cancel: CancellationToken,
-    ) -> impl Future<Output = Self::Outcome> + Send;
+    ) -> impl Future<Output = (Self::Outcome, Hold)> + Send;
 
     /// How something ended that was begun, and whose `run` is gone: with an earlier process, of this boot of the machine
     /// or one before (`rebooted`), or, where that is none, since this service ends. None leaves it open for the next
@@ -81,6 +82,9 @@ pub(crate) trait Action: Send + Sync + Sized + 'static {
     /// An outcome without what is long, to be kept when there is no more room for that.
     fn brief(outcome: &RawValue) -> Box<RawValue>;
 }
+
+/// Done once an end is written down. Dropped before that, it leaves the end to [`Action::recover`].
+pub(crate) type Hold = Option<Box<dyn FnOnce() + Send + Sync>>;
 
 /// What a message asks.
 #[derive(Debug)]

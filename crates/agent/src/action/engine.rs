@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    Action, Decoded, End, Order, Step,
+    Action, Decoded, End, Hold, Order, Step,
     audit::{Decision, Note},
     journal::{Journal, Kept, Line},
 };
@@ -92,6 +92,7 @@ struct Unwritten<A: Action> {
     outcome: A::Outcome,
     since: Instant,
     told: bool,
+    hold: Hold,
 }
 
 /// What is to be done, and what has to be written before.
@@ -99,6 +100,7 @@ struct Item<A: Action> {
     line: Option<Line>,
     note: Option<Note>,
     effect: Effect<A>,
+    hold: Hold,
     /// Whose acknowledgement waits for it.
     message: Option<Inbound>,
 }
@@ -131,7 +133,7 @@ enum Effect<A: Action> {
 
 impl<A: Action> Item<A> {
     fn nothing() -> Self {
-        Self { line: None, note: None, effect: Effect::Nothing, message: None }
+        Self { line: None, note: None, effect: Effect::Nothing, hold: None, message: None }
     }
 
     fn again(id: String) -> Self {
@@ -151,7 +153,7 @@ pub(crate) struct Engine<A: Action> {
     /// None until it can be read.
     journal: Option<Slot>,
     waiting: Queue<A>,
-    running: JoinSet<Option<A::Outcome>>,
+    running: JoinSet<Option<(A::Outcome, Hold)>>,
     runs: HashMap<task::Id, Running<A>>,
     unwritten: VecDeque<Unwritten<A>>,
     /// Ends that the outbox is taking.
@@ -301,25 +303,29 @@ impl<A: Action> Engine<A> {
     /// What an earlier process had begun.
     fn recover(&mut self, id: String, request: A::Request, rebooted: bool) {
         let (action, asked) = (Arc::clone(&self.action), (id.clone(), request.clone()));
-        let task = self.running.spawn(async move { action.recover(&asked.0, asked.1, Some(rebooted)).await });
+        let task = self.running.spawn(async move {
+            let outcome = action.recover(&asked.0, asked.1, Some(rebooted)).await?;
+            Some((outcome, None))
+        });
         self.runs.insert(task.id(), Running { id, request, cancel: CancellationToken::new() });
     }
 
     /// What has ended, and how; none where it stays open.
     fn joined(
         &mut self,
-        joined: Result<(task::Id, Option<A::Outcome>), JoinError>,
-    ) -> Option<(String, A::Outcome)> {
+        joined: Result<(task::Id, Option<(A::Outcome, Hold)>), JoinError>,
+    ) -> Option<Item<A>> {
         match joined {
             Ok((task, outcome)) => {
-                let outcome = outcome?;
-                Some((self.runs.remove(&task)?.id, outcome))
+                let (outcome, hold) = outcome?;
+                let Running { id, .. } = self.runs.remove(&task)?;
+                Some(Item { hold, ..self.ended(id, outcome) })
             }
             Err(error) if error.is_cancelled() => None,
             Err(error) => {
                 error!(error = %error, "running an order failed within the agent");
                 let Running { id, request, .. } = self.runs.remove(&error.id())?;
-                Some((id, self.action.ending(Some(&request), End::Interrupted)))
+                Some(self.ended(id, self.action.ending(Some(&request), End::Interrupted)))
             }
         }
     }
@@ -330,7 +336,7 @@ impl<A: Action> Engine<A> {
         let mut items = Vec::new();
         while let Some(joined) = self.running.join_next_with_id().await {
             // It had ended already.
-            items.extend(self.joined(joined).map(|(id, outcome)| self.ended(id, outcome)));
+            items.extend(self.joined(joined));
         }
         let mut ending = JoinSet::new();
         for Running { id, request, .. } in std::mem::take(&mut self.runs).into_values() {

@@ -23,7 +23,7 @@ use tracing::warn;
 
 use crate::{
     action::{
-        Action, Decoded, End, Order, Refusal, Step,
+        Action, Decoded, End, Hold, Order, Refusal, Step,
         engine::{self, Engine},
         policy::{Run, Verdict},
     },
@@ -254,19 +254,20 @@ impl Action for Commands {
         }
     }
 
-    async fn run(self: Arc<Self>, id: String, request: Asked, cancel: CancellationToken) -> Outcome {
+    async fn run(self: Arc<Self>, id: String, request: Asked, cancel: CancellationToken) -> (Outcome, Hold) {
         let begun = Instant::now();
-        let report = match self.allowed(&request) {
+        let (report, kept) = match self.allowed(&request) {
             Ok((_, run)) => self.execute(&id, &request, run, &cancel).await,
             // The policy has changed since it was accepted.
-            Err(refusal) => Report::of(State::Rejected, self.ctx.now()).because(refusal.reason),
+            Err(refusal) => (Report::of(State::Rejected, self.ctx.now()).because(refusal.reason), Kept(None)),
         };
         let report = if request.wanted.expect_reboot && may_reboot(&report) {
             self.wait_for_reboot(report, begun + self.time(&request.wanted), &cancel).await
         } else {
             report
         };
-        Outcome { bare: request.bare, report }
+        let mut kept = kept;
+        (Outcome { bare: request.bare, report }, Some(Box::new(move || drop(kept.0.take()))))
     }
 
     async fn recover(&self, id: &str, request: Asked, rebooted: Option<bool>) -> Option<Outcome> {
@@ -320,6 +321,17 @@ impl Action for Commands {
     }
 }
 
+/// A command that has ended, until that is written down: before that, its keeper leaves its outcome in the spool.
+struct Kept(Option<Running>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(running) = self.0.take() {
+            running.leave();
+        }
+    }
+}
+
 /// It has done its part, or has been swept away by a machine that goes down.
 fn may_reboot(report: &Report) -> bool {
     matches!(report.status, State::Success | State::Interrupted) || report.signal.is_some()
@@ -360,30 +372,35 @@ impl Commands {
         wanted.timeout_s.map_or(most, |seconds| Duration::from_secs_f64(seconds).min(most))
     }
 
-    async fn execute(&self, id: &str, asked: &Asked, run: Run, cancel: &CancellationToken) -> Report {
+    async fn execute(&self, id: &str, asked: &Asked, run: Run, cancel: &CancellationToken) -> (Report, Kept) {
         let started = match self.job(id, &asked.wanted, run).await {
             Ok(job) => self.executor.start(&job).map_err(anyhow::Error::from),
             Err(error) => Err(error),
         };
-        let report = match started {
-            Ok(running) => self.follow(id, running, asked, cancel).await,
+        let ended = match started {
+            Ok(running) => {
+                let mut kept = Kept(Some(running));
+                (self.follow(id, &mut kept, asked, cancel).await, kept)
+            }
             Err(error) => {
-                Report::of(State::Failed, self.ctx.now()).because(format!("cannot be started: {error:#}"))
+                let why = format!("cannot be started: {error:#}");
+                (Report::of(State::Failed, self.ctx.now()).because(why), Kept(None))
             }
         };
         self.clean(id).await;
-        report
+        ended
     }
 
     async fn follow(
         &self,
         id: &str,
-        mut running: Running,
+        Kept(running): &mut Kept,
         asked: &Asked,
         cancel: &CancellationToken,
     ) -> Report {
         let mut pieces = Pieces::default();
         let mut cancelled = false;
+        let running = running.as_mut().expect("it is kept until its end is written");
         loop {
             let event = tokio::select! {
                 event = running.next() => event,

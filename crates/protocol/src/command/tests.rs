@@ -54,7 +54,7 @@ fn each_mistake_has_its_reason() {
         let malformed = order(&json!({ "expires_at": at })).expect_err(at);
         assert!(malformed.reason.starts_with("expires_at: "), "{malformed}");
     }
-    for id in ["", "a/b", "+", "#", "$x", "a\nb", "a\u{0}", &long, "registration"] {
+    for id in ["", "a/b", "+", "#", "$x", "a\nb", "a\u{0}", &long] {
         let malformed = decode(&json!({ "execution_id": id, "command": "true" })).expect_err(id);
         assert_eq!((malformed.execution_id.as_deref(), malformed.valid_id), (Some(id), false));
         assert!(malformed.reason.starts_with("execution_id: "), "{malformed}");

@@ -49,6 +49,7 @@ impl<A: Action> Engine<A> {
     }
 
     async fn perform(&mut self, item: Item<A>) {
+        item.hold.into_iter().for_each(|release| release());
         match item.effect {
             Effect::Nothing => {}
             Effect::Wait(waiting) => {
@@ -84,7 +85,8 @@ impl<A: Action> Engine<A> {
                 if item.message.is_some() && !accepted {
                     self.refused(id, outcome);
                 } else {
-                    self.keep(Unwritten { id, outcome, since: Instant::now(), told: false });
+                    let (since, hold) = (Instant::now(), item.hold);
+                    self.keep(Unwritten { id, outcome, since, told: false, hold });
                 }
             }
             Effect::Answer { id, outcome } => drop(self.action.tell(&id, Step::Ended(&outcome))),
@@ -98,7 +100,7 @@ impl<A: Action> Engine<A> {
     /// Refused and told so, since nothing can be written; written when it can be.
     fn refused(&mut self, id: String, outcome: A::Outcome) {
         drop(self.action.tell(&id, Step::Ended(&outcome)));
-        self.keep(Unwritten { id, outcome, since: Instant::now(), told: true });
+        self.keep(Unwritten { id, outcome, since: Instant::now(), told: true, hold: None });
     }
 
     fn keep(&mut self, unwritten: Unwritten<A>) {
@@ -128,7 +130,8 @@ impl<A: Action> Engine<A> {
         let notes = self.unwritten.iter().map(summary).collect();
         match self.write(notes, lines).await {
             Ok(()) => {
-                for Unwritten { id, outcome, told, .. } in std::mem::take(&mut self.unwritten) {
+                for Unwritten { id, outcome, told, hold, .. } in std::mem::take(&mut self.unwritten) {
+                    hold.into_iter().for_each(|release| release());
                     if !told {
                         self.tell_end(&id, &outcome);
                     }

@@ -35,6 +35,8 @@ struct Said(String);
 struct Log {
     told: Mutex<Vec<(String, String)>>,
     ran: Mutex<Vec<String>>,
+    /// Whose end was written.
+    released: Mutex<Vec<String>>,
     changed: Notify,
     go: Notify,
     /// An end is taken, and does not get to the disk.
@@ -52,6 +54,10 @@ impl Log {
 
     fn ends(&self, id: &str) -> Vec<String> {
         self.of(id).into_iter().filter(|what| !matches!(&**what, "accepted" | "begun")).collect()
+    }
+
+    fn released(&self) -> Vec<String> {
+        self.released.lock().unwrap().clone()
     }
 
     fn ran(&self) -> Vec<String> {
@@ -122,16 +128,18 @@ impl Action for Act {
         self.0.held_up.load(std::sync::atomic::Ordering::Relaxed).then(Arc::default)
     }
 
-    async fn run(self: Arc<Self>, id: String, request: Wish, cancel: CancellationToken) -> Said {
-        self.0.ran.lock().unwrap().push(id);
-        match &*request.wish {
+    async fn run(self: Arc<Self>, id: String, request: Wish, cancel: CancellationToken) -> (Said, Hold) {
+        self.0.ran.lock().unwrap().push(id.clone());
+        let said = match &*request.wish {
             "panic" => panic!("as it was asked"),
             "wait" => tokio::select! {
                 () = self.0.go.notified() => Said("went".to_owned()),
                 () = cancel.cancelled() => Said("cancelled".to_owned()),
             },
             other => Said(other.to_owned()),
-        }
+        };
+        let log = Arc::clone(&self.0);
+        (said, Some(Box::new(move || log.released.lock().unwrap().push(id))))
     }
 
     async fn recover(&self, _id: &str, _request: Wish, rebooted: Option<bool>) -> Option<Said> {

@@ -47,7 +47,7 @@ impl<A: Action> Batch<A> {
 
 impl<A: Action> Engine<A> {
     /// A turn: what has come, and what else is there by now.
-    pub(super) async fn turn(&mut self, mut messages: Vec<Inbound>, mut ended: Vec<(String, A::Outcome)>) {
+    pub(super) async fn turn(&mut self, mut messages: Vec<Inbound>, mut ended: Vec<Item<A>>) {
         while messages.len() < BATCH
             && let Some(message) = self.inbox.try_recv()
         {
@@ -59,10 +59,7 @@ impl<A: Action> Engine<A> {
         while let Some(stored) = self.telling.try_join_next() {
             self.told.extend(stored);
         }
-        let mut batch = Batch {
-            items: ended.into_iter().map(|(id, outcome)| self.ended(id, outcome)).collect(),
-            free: self.limits.running.saturating_sub(self.runs.len()),
-        };
+        let mut batch = Batch { items: ended, free: self.limits.running.saturating_sub(self.runs.len()) };
         self.begin_waiting(&mut batch);
         for message in messages {
             let decoded = self.action.decode(&message);
@@ -164,7 +161,7 @@ impl<A: Action> Engine<A> {
         let note = self.note(&id, Decision::Asked, rule, self.action.detail(&request));
         let order = Waiting { id, expires_at, request, size };
         let effect = if starts { Effect::Start { order, new: true } } else { Effect::Wait(order) };
-        Item { line: Some(line), note: Some(note), effect, message: None }
+        Item { line: Some(line), note: Some(note), effect, ..Item::nothing() }
     }
 
     /// The id of an order that has none: another each time, but for a copy of one that the broker sends again since it
@@ -225,7 +222,7 @@ impl<A: Action> Engine<A> {
     pub(super) fn ended(&self, id: String, outcome: A::Outcome) -> Item<A> {
         let line = self.end_of(&id, &outcome, false);
         let note = Some(self.note(&id, Decision::Done, None, self.action.summary(&outcome)));
-        Item { line: Some(line), note, effect: Effect::End { id, outcome }, message: None }
+        Item { line: Some(line), note, effect: Effect::End { id, outcome }, hold: None, message: None }
     }
 
     pub(super) fn end_of(&self, id: &str, outcome: &A::Outcome, told: bool) -> Line {

@@ -63,6 +63,7 @@ async fn an_end_that_cannot_be_written_is_told_later() {
         life.send(wish("b", "hello")).await;
         world.log.is_refused("b").await;
         assert!(world.log.ends("a").is_empty(), "not told before it is written");
+        assert!(world.log.released().is_empty(), "nor given up");
         world.disk.heal();
         if let Some(meanwhile) = meanwhile {
             life.send(meanwhile).await;
@@ -70,6 +71,7 @@ async fn an_end_that_cannot_be_written_is_told_later() {
         world.log.hears("a", "went").await;
         life.stop().await;
         assert_eq!(world.log.ends("a"), ["went"]);
+        assert!(world.log.released().contains(&"a".to_owned()));
         assert_eq!(world.states()["a"], "ended");
     }
 }
