@@ -109,10 +109,19 @@ impl Entry {
         write(c"/proc/self/oom_score_adj", OOM_SCORE).ok();
         self.doors.iter().try_for_each(|door| write(door, b"0")).map_err(at(Step::Contain))?;
         self.limit().map_err(at(Step::Limit))?;
-        if let Some(account) = &self.account {
-            become_account(account).map_err(at(Step::Account))?;
+        let Some(account) = &self.account else {
+            return std::env::set_current_dir(&self.cwd).map_err(at(Step::Folder));
+        };
+        // What it lies in may be closed to that account, as the agent's state is; the folder itself must not be.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(&self.cwd, flags, Mode::empty());
+        become_account(account).map_err(at(Step::Account))?;
+        match folder {
+            Ok(folder) => rustix::process::fchdir(folder).map_err(io::Error::from),
+            // Whoever is not root may enter what it may not read.
+            Err(_) => std::env::set_current_dir(&self.cwd),
         }
-        std::env::set_current_dir(&self.cwd).map_err(at(Step::Folder))
+        .map_err(at(Step::Folder))
     }
 
     fn limit(&self) -> io::Result<()> {
