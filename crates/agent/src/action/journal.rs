@@ -1,17 +1,16 @@
 //! What has been asked of this device, and what became of it: written before anything is done, so that nothing is done
 //! twice.
 //!
-//! An id is known from its first line on, through restarts, until [`Kept`] says otherwise; nothing but a synchronised
-//! clock makes it too old. When the log grows too long its oldest segment goes, and of each id in it a brief line is
+//! An id is known from its first line on, through restarts, until [`Kept`] says otherwise: by number and
+//! not by age, since no clock of a device is to be trusted so far. When the log grows too long its oldest segment goes, and of each id in it a brief line is
 //! written anew.
 //!
 //! Calls block for as long as the disk does.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map},
+    collections::{HashMap, HashSet, VecDeque, hash_map},
     io,
     sync::Arc,
-    time::Duration,
 };
 
 use protocol::Timestamp;
@@ -25,22 +24,22 @@ use crate::outbox::Disk;
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kept {
-    /// No id is forgotten before so many newer ones have come, or it is older than `age`.
+    /// No id is forgotten before so many newer ones have come.
     pub(crate) ids: usize,
-    /// See `ids`.
-    pub(crate) age: Duration,
     /// Bytes on disk, beside a brief line of each id.
     pub(crate) bytes: u64,
 }
 
 impl Default for Kept {
     fn default() -> Self {
-        Self { ids: 100_000, age: Duration::from_secs(30 * 86_400), bytes: 16 << 20 }
+        Self { ids: 100_000, bytes: 16 << 20 }
     }
 }
 
 /// What a brief line takes on disk, at most and about.
 const BRIEF: u64 = 256;
+/// So many of what came without an id can be told from their copies: as many as can be on their way at once.
+const UNNAMED: usize = 64;
 /// No more files than that, however short.
 const SEGMENTS: usize = 64;
 
@@ -150,15 +149,6 @@ pub(crate) struct Open {
     pub(crate) request: Box<RawValue>,
 }
 
-/// What was asked last without an id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unnamed {
-    /// The id it was given.
-    pub(crate) id: String,
-    /// The request, as it is written.
-    pub(crate) request: String,
-}
-
 /// The journal of one service.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -176,7 +166,8 @@ struct Known {
     index: HashMap<Key, Entry>,
     /// How many ids there have been.
     last: u64,
-    unnamed: Option<Unnamed>,
+    /// Of what came last without an id: the request, and the id it was given.
+    unnamed: VecDeque<(Key, String)>,
 }
 
 /// Ids by hash: they are long, and many.
@@ -202,11 +193,15 @@ impl Journal {
         brief: fn(&RawValue) -> Box<RawValue>,
     ) -> io::Result<Self> {
         let mut known = Known::default();
-        let (lines, damage) = Lines::open(disk, &mut |place, text| {
+        let (mut lines, damage) = Lines::open(disk, &mut |place, text| {
             if let Ok(line) = serde_json::from_str(text) {
                 known.enter(place, &line);
             }
         })?;
+        // What is told must not be gone after a power cut. Where that cannot be made sure, knowing it is better than not.
+        if let Err(error) = lines.sync() {
+            tracing::warn!(error = %error, "the journal cannot be synced");
+        }
         Ok(Self { lines, known, kept, brief, damage })
     }
 
@@ -220,9 +215,10 @@ impl Journal {
         self.known.index.get(&Key::of(id)).map(|entry| entry.state)
     }
 
-    /// What was asked last without an id.
-    pub(crate) fn unnamed(&self) -> Option<&Unnamed> {
-        self.known.unnamed.as_ref()
+    /// The id that was given to this request, if it is among the last that came without one.
+    pub(crate) fn unnamed(&self, request: &str) -> Option<&str> {
+        let key = Key::of(request);
+        self.known.unnamed.iter().rfind(|(known, _)| *known == key).map(|(_, id)| id.as_str())
     }
 
     /// What has not met its end, and the ids whose end has not been told; each in the order in which they were written.
@@ -277,16 +273,15 @@ impl Journal {
         }
     }
 
-    /// Writes lines and waits until they are safe. None of them counts on an error. `now` is the time where that is
-    /// known for sure, to tell what is too old.
+    /// Writes lines and waits until they are safe. None of them counts on an error.
     ///
     /// # Errors
     /// Those of the disk.
-    pub(crate) fn commit(&mut self, mut lines: Vec<Line>, now: Option<Timestamp>) -> io::Result<()> {
+    pub(crate) fn commit(&mut self, mut lines: Vec<Line>) -> io::Result<()> {
         self.known.number(&mut lines);
         let places = self.lines.append(&texts(&lines)?)?;
         self.entered(&lines, &places);
-        self.shorten(now);
+        self.shorten();
         Ok(())
     }
 
@@ -305,19 +300,19 @@ impl Journal {
     }
 
     /// Makes room, a segment at most: it is called with each commit.
-    fn shorten(&mut self, now: Option<Timestamp>) {
+    fn shorten(&mut self) {
         let bytes = self.kept.bytes + BRIEF * self.known.index.len().min(self.kept.ids) as u64;
         if self.lines.segments() < 2 || (self.lines.bytes() <= bytes && self.lines.segments() <= SEGMENTS) {
             return;
         }
         // What cannot be done now is done later; until then the log is longer.
-        if let Err(error) = self.retire_first(now) {
+        if let Err(error) = self.retire_first() {
             tracing::warn!(error = %error, "the journal cannot be shortened");
         }
     }
 
     /// Writes anew what is still to be known of the oldest segment, and forgets that.
-    fn retire_first(&mut self, now: Option<Timestamp>) -> io::Result<()> {
+    fn retire_first(&mut self) -> io::Result<()> {
         let mut again: Vec<Line> = Vec::new();
         let mut forgotten = HashSet::new();
         let newest = self.known.last.saturating_sub(self.kept.ids as u64);
@@ -325,8 +320,7 @@ impl Journal {
             let Ok(line) = serde_json::from_str::<Line>(text) else { return };
             let key = Key::of(line.id());
             let Some(entry) = self.known.index.get(&key).filter(|entry| entry.place == place) else { return };
-            let old = now.zip(at(&line)).is_some_and(|(now, at)| age(now, at) > self.kept.age);
-            if matches!(entry.state, State::Ended { .. }) && (old || entry.n <= newest) {
+            if matches!(entry.state, State::Ended { .. }) && entry.n <= newest {
                 forgotten.insert(key);
             } else {
                 again.push(self.anew(line, *entry));
@@ -398,8 +392,19 @@ impl Known {
         }
         self.last = self.last.max(entry.n);
         if let Line::Accepted { id, unnamed: true, request, .. } = line {
-            self.unnamed = Some(Unnamed { id: id.clone(), request: request.get().to_owned() });
+            self.name(Key::of(request.get()), id);
         }
+    }
+
+    fn name(&mut self, request: Key, id: &str) {
+        // It is written anew when its segment goes.
+        if self.unnamed.iter().any(|(_, known)| known == id) {
+            return;
+        }
+        if self.unnamed.len() >= UNNAMED {
+            self.unnamed.pop_front();
+        }
+        self.unnamed.push_back((request, id.to_owned()));
     }
 }
 
@@ -450,18 +455,6 @@ pub(crate) fn read(disk: Arc<dyn Disk>) -> io::Result<Vec<Record>> {
 
 fn texts(lines: &[Line]) -> io::Result<Vec<String>> {
     lines.iter().map(|line| serde_json::to_string(line).map_err(io::Error::from)).collect()
-}
-
-/// When it was written, for lines that can become too old.
-fn at(line: &Line) -> Option<Timestamp> {
-    match line {
-        Line::Ended { at, .. } => Some(*at),
-        _ => None,
-    }
-}
-
-fn age(now: Timestamp, at: Timestamp) -> Duration {
-    Duration::from_millis(u64::try_from(now.as_millis().saturating_sub(at.as_millis())).unwrap_or(0))
 }
 
 #[cfg(test)]

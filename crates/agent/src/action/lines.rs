@@ -139,9 +139,8 @@ impl Lines {
             last.open &= written.is_ok();
             last.inherited = false;
         }
-        if written.is_err() && offset == 0 && self.disk.remove(&name_of(number)).is_ok() {
-            // Not one more file for each try on a full disk.
-            self.segments.pop_back();
+        if written.is_err() {
+            self.take_back(number, offset, content.len());
         }
         written.map(|()| places)
     }
@@ -157,6 +156,17 @@ impl Lines {
             self.names_safe = true;
         }
         Ok(())
+    }
+
+    /// What of it got to the disk must not be found there by a later start.
+    fn take_back(&mut self, number: u32, offset: u64, length: usize) {
+        if offset > 0 {
+            // In place, which takes no room. On a disk that does not even take that there is nothing more to do.
+            self.disk.write_synced(&name_of(number), offset, &vec![b'\n'; length]).ok();
+        } else if self.disk.remove(&name_of(number)).is_ok() {
+            // Not one more file for each try on a full disk.
+            self.segments.pop_back();
+        }
     }
 
     /// Another segment.

@@ -97,11 +97,19 @@ impl Entry<'_> {
         fs::write("/proc/self/oom_score_adj", OOM_SCORE).ok();
         self.cell.enter(self.begun).map_err(cannot("enter its cgroup".into()))?;
         self.limit().map_err(cannot("limit it".into()))?;
+        // What it lies in may be closed to the account, as the agent's state is; the folder itself must not be.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(&job.cwd, flags, Mode::empty());
         if let Some(account) = &self.account {
             let name = job.run_as.as_deref().unwrap_or_default();
             become_account(account).map_err(cannot(format!("become {name}")))?;
         }
-        std::env::set_current_dir(&job.cwd).map_err(cannot(format!("enter {}", job.cwd.display())))?;
+        match folder {
+            Ok(folder) => rustix::process::fchdir(folder).map_err(io::Error::from),
+            // Whoever is not root may enter what it may not read.
+            Err(_) => std::env::set_current_dir(&job.cwd),
+        }
+        .map_err(cannot(format!("enter {}", job.cwd.display())))?;
         let mut command = Command::new(program);
         command.args(&job.argv[1..]).env_clear().envs(&job.env);
         command.stdin(Stdio::null()).stdout(OwnedFd::from(out)).stderr(OwnedFd::from(err));

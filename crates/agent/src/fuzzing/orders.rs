@@ -40,7 +40,7 @@ pub fn orders(data: &[u8]) {
         request,
     };
     let was = journal.state("a new id");
-    match journal.commit(vec![line], None) {
+    match journal.commit(vec![line]) {
         Ok(()) => {
             let expected = was.filter(|state| matches!(state, State::Ended { .. })).unwrap_or(State::Started);
             assert_eq!(open().expect("nothing is wrong with the disk").state("a new id"), Some(expected));

@@ -3,14 +3,17 @@
 //! What is common to remote actions is done by `action/`, starting and ending of processes by `executor/`; here is what
 //! a command is. It must never run one that the owner's policy does not allow.
 
+mod folders;
 mod outcome;
+mod settings;
 
 use std::{
     collections::BTreeMap,
-    fs,
-    os::unix::fs::chown,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,7 +23,6 @@ use protocol::{
     command::{Order as Wanted, Report, Request, State, Status},
     topic::{Layout, Template, order_status},
 };
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::{task::spawn_blocking, time::Instant};
@@ -29,20 +31,18 @@ use tracing::warn;
 
 use crate::{
     action::{
-        Action, Decoded, End, Order, Refusal, Step,
+        Action, Decoded, End, Hold, Order, Refusal, Step,
         engine::{self, Engine},
         policy::{Run, Verdict},
     },
-    config::{ByteSize, Delivery, Interval, Qos, Topic},
-    executor::{self, Event, Executor, Job, Login, Running},
+    executor::{Event, Executor, Job, Login, Running},
     mqtt::{Inbound, Inbox},
     outbox::Tally,
     service::{Context, Invalid, Outgoing, Service},
-    store,
 };
-use outcome::Outcome;
-use outcome::Pieces;
+use outcome::{Outcome, Pieces};
 pub(crate) use outcome::{Outcome as Ended, name};
+use settings::Config;
 
 /// Messages taken and not yet acknowledged.
 const INBOX: usize = 64;
@@ -58,93 +58,6 @@ pub(crate) struct Command {
     /// Where the status goes.
     status: Template,
     inbox: Inbox,
-}
-
-/// Settings under `services.command`.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Config {
-    /// Topic of the requests; by default that of the layout. Where it lacks {device_id}, that is appended.
-    topic: Option<Topic>,
-    /// Quality of service of the status.
-    qos: Qos,
-    /// What becomes of a status while the broker is out of reach.
-    delivery: Delivery,
-    /// Bytes kept of each of the two outputs of a command: the beginning and the end.
-    output_size_limit: ByteSize,
-    /// How long a command may take; a request may ask for less.
-    max_execution_time: Interval,
-    /// How many commands run at once.
-    max_concurrent: u32,
-    /// How many more wait; a further one is rejected.
-    queue: u32,
-    /// What runs a command, by `-c`.
-    shell: String,
-    /// The user that commands run as (`user`, `user:group` or numbers); by default that of the agent.
-    run_as: Option<String>,
-    /// Variables that a request may set; those it does not set are the agent's own.
-    env: Vec<String>,
-    /// What the processes of one command may use.
-    limits: Limits,
-    /// How often output is sent of a command with `stream`.
-    stream_interval: Interval,
-}
-
-/// What the processes of one command may use.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Limits {
-    /// Memory, in bytes; by default as much as there is.
-    memory: Option<ByteSize>,
-    /// Processes and threads.
-    pids: Option<u32>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { memory: None, pids: Some(512) }
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            topic: None,
-            qos: Qos::AtLeastOnce,
-            delivery: Delivery::Durable,
-            output_size_limit: ByteSize::bytes(64 << 10),
-            max_execution_time: Interval::seconds(60),
-            max_concurrent: 4,
-            queue: 64,
-            shell: "/bin/sh".to_owned(),
-            run_as: None,
-            env: Vec::new(),
-            limits: Limits::default(),
-            stream_interval: Interval::seconds(1),
-        }
-    }
-}
-
-impl Config {
-    fn check(&self) -> Result<(), Invalid> {
-        if self.max_concurrent == 0 {
-            return Err(Invalid::key("max_concurrent", "must be at least 1"));
-        }
-        if !self.shell.starts_with('/') {
-            return Err(Invalid::key("shell", "must be an absolute path, such as /bin/sh"));
-        }
-        if self.limits.pids.is_some_and(|pids| pids < 2) {
-            return Err(Invalid::key("limits.pids", "must be at least 2: the shell, and what it runs"));
-        }
-        if let Some(name) = self.env.iter().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
-            return Err(Invalid::key("env", format!("{name:?} cannot be the name of a variable")));
-        }
-        Ok(())
-    }
-
-    fn limits(&self) -> executor::Limits {
-        executor::Limits { memory: self.limits.memory.map(ByteSize::get), pids: self.limits.pids }
-    }
 }
 
 impl Service for Command {
@@ -184,7 +97,13 @@ impl Service for Command {
         };
         let executor = Executor::new(config.run_as.as_deref(), &config.limits());
         let cancels = ctx.shared.actions.cancels(Self::NAME);
-        let commands = Commands { config, ctx: ctx.clone(), device_id, topic, folder, executor };
+        if !ctx.shared.actions.policy.is_set() {
+            warn!(
+                "there is no policy: whoever may publish to this device may run anything; see docs/policy.md"
+            );
+        }
+        let troubled = AtomicBool::new(false);
+        let commands = Commands { config, ctx: ctx.clone(), device_id, topic, folder, executor, troubled };
         Engine::new(commands, ctx, inbox, cancels, limits).run().await
     }
 }
@@ -199,6 +118,8 @@ struct Commands {
     /// Where this service keeps what it needs.
     folder: PathBuf,
     executor: Executor,
+    /// The policy could not be read when it was last needed.
+    troubled: AtomicBool,
 }
 
 /// A command as it is written down.
@@ -237,7 +158,13 @@ impl Action for Commands {
     }
 
     fn authorise(&self, _id: &str, request: &Asked) -> Result<Option<String>, Refusal> {
-        self.allowed(request).map(|(rule, _)| rule)
+        let allowed = self.allowed(request).map(|(rule, _)| rule);
+        // The file may have been broken, or mended, since.
+        let troubled = self.ctx.shared.actions.policy.trouble().is_some();
+        if self.troubled.swap(troubled, Ordering::Relaxed) != troubled {
+            self.ready(&self.ctx);
+        }
+        allowed
     }
 
     fn ending(&self, request: Option<&Asked>, end: End) -> Outcome {
@@ -261,27 +188,29 @@ impl Action for Commands {
         }
     }
 
-    async fn run(self: Arc<Self>, id: String, request: Asked, cancel: CancellationToken) -> Outcome {
+    async fn run(self: Arc<Self>, id: String, request: Asked, cancel: CancellationToken) -> (Outcome, Hold) {
         let begun = Instant::now();
-        let report = match self.allowed(&request) {
+        let (report, kept) = match self.allowed(&request) {
             Ok((_, run)) => self.execute(&id, &request, run, &cancel).await,
             // The policy has changed since it was accepted.
-            Err(refusal) => Report::of(State::Rejected, self.ctx.now()).because(refusal.reason),
+            Err(refusal) => (Report::of(State::Rejected, self.ctx.now()).because(refusal.reason), Kept(None)),
         };
         let report = if request.wanted.expect_reboot && may_reboot(&report) {
             self.wait_for_reboot(report, begun + self.time(&request.wanted), &cancel).await
         } else {
             report
         };
-        Outcome { bare: request.bare, report }
+        let mut kept = kept;
+        (Outcome { bare: request.bare, report }, Some(Box::new(move || drop(kept.0.take()))))
     }
 
     async fn recover(&self, id: &str, request: Asked, rebooted: Option<bool>) -> Option<Outcome> {
-        let left = Executor::collect(&self.spool(id)).await;
-        self.clean(id).await;
         if request.wanted.expect_reboot && rebooted.is_none() {
+            // With what it has left in its spool.
             return None;
         }
+        let left = Executor::collect(&self.spool(id)).await;
+        self.clean(id).await;
         // What had ended before its agent did has ended so.
         let mut report = match left {
             Some(left) => outcome::report(left, self.room(id), self.ctx.now()),
@@ -307,7 +236,10 @@ impl Action for Commands {
     }
 
     fn ready(&self, ctx: &Context) {
-        ctx.running(format!("commands are held by {}", self.executor.containment()));
+        match ctx.shared.actions.policy.trouble() {
+            Some(trouble) => ctx.degraded(format!("no command is run: {trouble}")),
+            None => ctx.running(format!("commands are held by {}", self.executor.containment())),
+        }
     }
 
     fn detail(&self, request: &Asked) -> String {
@@ -323,6 +255,17 @@ impl Action for Commands {
 
     fn brief(outcome: &RawValue) -> Box<RawValue> {
         outcome::brief(outcome)
+    }
+}
+
+/// A command that has ended, until that is written down: before that, its keeper leaves its outcome in the spool.
+struct Kept(Option<Running>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(running) = self.0.take() {
+            running.leave();
+        }
     }
 }
 
@@ -366,30 +309,35 @@ impl Commands {
         wanted.timeout_s.map_or(most, |seconds| Duration::from_secs_f64(seconds).min(most))
     }
 
-    async fn execute(&self, id: &str, asked: &Asked, run: Run, cancel: &CancellationToken) -> Report {
+    async fn execute(&self, id: &str, asked: &Asked, run: Run, cancel: &CancellationToken) -> (Report, Kept) {
         let started = match self.job(id, &asked.wanted, run).await {
             Ok(job) => self.executor.start(&job).map_err(anyhow::Error::from),
             Err(error) => Err(error),
         };
-        let report = match started {
-            Ok(running) => self.follow(id, running, asked, cancel).await,
+        let ended = match started {
+            Ok(running) => {
+                let mut kept = Kept(Some(running));
+                (self.follow(id, &mut kept, asked, cancel).await, kept)
+            }
             Err(error) => {
-                Report::of(State::Failed, self.ctx.now()).because(format!("cannot be started: {error:#}"))
+                let why = format!("cannot be started: {error:#}");
+                (Report::of(State::Failed, self.ctx.now()).because(why), Kept(None))
             }
         };
         self.clean(id).await;
-        report
+        ended
     }
 
     async fn follow(
         &self,
         id: &str,
-        mut running: Running,
+        Kept(running): &mut Kept,
         asked: &Asked,
         cancel: &CancellationToken,
     ) -> Report {
         let mut pieces = Pieces::default();
         let mut cancelled = false;
+        let running = running.as_mut().expect("it is kept until its end is written");
         loop {
             let event = tokio::select! {
                 event = running.next() => event,
@@ -403,7 +351,7 @@ impl Commands {
                 Event::Started { .. } => {}
                 Event::Chunk { stdout, stderr } if !asked.bare => {
                     let report = Report::of(State::InProgress, self.ctx.now());
-                    drop(self.send(id, pieces.next(report, stdout, stderr)));
+                    drop(self.send(id, pieces.next(report, stdout, stderr, self.room(id))));
                 }
                 Event::Chunk { .. } => {}
                 Event::Ended(report) => return outcome::report(report, self.room(id), self.ctx.now()),
@@ -415,7 +363,7 @@ impl Commands {
         let (work, spool) = (self.work(id), self.spool(id));
         let cwd = wanted.cwd.as_ref().map_or_else(|| work.clone(), PathBuf::from);
         let account = self.config.run_as.clone();
-        let made = spawn_blocking(move || make_folders(&work, &spool, account.as_deref()));
+        let made = spawn_blocking(move || folders::make(&work, &spool, account.as_deref()));
         let login = made.await?.context("make its working directory")?;
         let mut argv = vec![self.config.shell.clone(), "-c".to_owned(), run.script];
         if !run.args.is_empty() {
@@ -474,7 +422,7 @@ impl Commands {
     /// Takes away what a command has left in its own folder.
     async fn clean(&self, id: &str) {
         let work = self.work(id);
-        let removed = spawn_blocking(move || fs::remove_dir_all(work)).await;
+        let removed = spawn_blocking(move || folders::remove(&work)).await;
         match removed {
             Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
                 warn!(id, error = %error, "the working directory of a command cannot be removed");
@@ -506,17 +454,6 @@ impl Commands {
         let Config { qos, delivery, .. } = self.config;
         self.ctx.publish_followed(Outgoing { topic: self.topic.clone(), qos, delivery, payload })
     }
-}
-
-/// A folder for one command alone, and one for what its keeper may have to leave.
-fn make_folders(work: &Path, spool: &Path, account: Option<&str>) -> anyhow::Result<Login> {
-    let login = executor::login(account).map_err(anyhow::Error::msg)?;
-    store::make_folder(work)?;
-    spool.parent().map_or(Ok(()), store::make_folder)?;
-    if account.is_some() {
-        chown(work, Some(login.ids.0), Some(login.ids.1))?;
-    }
-    Ok(login)
 }
 
 /// Ids are any text; names of files are not.

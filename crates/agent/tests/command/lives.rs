@@ -187,6 +187,22 @@ async fn a_command_has_surroundings_of_its_own() {
     assert!(end["message"].as_str().unwrap().contains("LD_PRELOAD"), "{end:#}");
 }
 
+/// Of the state folder, in which it works, another user sees only that one folder.
+#[tokio::test]
+async fn a_command_may_run_as_somebody_else() {
+    let story = Story::begin(", run_as: nobody").await;
+    let _agent = story.online().await;
+    story.order("e1", "id -un; echo x >mine && cat mine; pwd; ls ..").await;
+    let end = story.end("e1").await;
+    let out: Vec<&str> = end["stdout"].as_str().unwrap_or_default().lines().collect();
+    assert_eq!(out[..2], ["nobody", "x"], "{end:#}");
+    let folder = std::path::Path::new(out[2]);
+    assert!(folder.starts_with(story.home.path()) && !folder.exists(), "{end:#}");
+    assert_eq!(end["exit_code"], 2, "{end:#}");
+    story.order_with("e2", "true", json!({ "cwd": "/root" })).await;
+    assert!(story.end("e2").await["message"].as_str().unwrap().contains("cannot enter /root"));
+}
+
 #[tokio::test]
 async fn the_journal_can_be_looked_at() {
     let story = Story::begin("").await;

@@ -188,11 +188,11 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// The next piece, as a report.
-    pub(super) fn next(&mut self, report: Report, stdout: Piece, stderr: Piece) -> Report {
+    /// The next piece, as a report; its output may take `room` bytes in the payload.
+    pub(super) fn next(&mut self, report: Report, stdout: Piece, stderr: Piece, room: usize) -> Report {
         let [out, err] = &mut self.rest;
         let ((out, out_dropped, out_lossy), (err, err_dropped, err_lossy)) =
-            (piece(out, stdout), piece(err, stderr));
+            (piece(out, stdout, room / 2), piece(err, stderr, room / 2));
         let chunk = Some(self.number);
         self.number += 1;
         let output = Output {
@@ -206,8 +206,18 @@ impl Pieces {
     }
 }
 
-fn piece(rest: &mut Vec<u8>, Piece { bytes, dropped }: Piece) -> (Option<String>, Option<u64>, bool) {
+fn piece(
+    rest: &mut Vec<u8>,
+    Piece { bytes, mut dropped }: Piece,
+    room: usize,
+) -> (Option<String>, Option<u64>, bool) {
     rest.extend(bytes);
+    while !rest.is_empty() && encoded(&decode(rest).0) > room {
+        let half = rest.len() / 2;
+        let half = half - begun(&rest[..half]);
+        dropped += (rest.len() - half) as u64;
+        rest.truncate(half);
+    }
     // What follows a gap is not its rest.
     let kept = if dropped == 0 { begun(rest) } else { 0 };
     let next = rest.split_off(rest.len() - kept);
@@ -232,3 +242,6 @@ pub(super) fn brief(outcome: &RawValue) -> Box<RawValue> {
     }
     to_raw_value(&parsed).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
+
+#[cfg(test)]
+mod tests;
