@@ -17,7 +17,10 @@ use protocol::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -29,7 +32,7 @@ use crate::{
     },
     config::{ByteSize, Delivery, Interval, Qos, Topic},
     executor::{self, Event, Executor, Job, Login, Running},
-    mqtt::{Inbound, Inbox},
+    mqtt::{Connection, Inbound, Inbox},
     outbox::Tally,
     service::{Context, Invalid, Outgoing, Service},
 };
@@ -41,6 +44,8 @@ pub(crate) use outcome::{Outcome as Ended, name};
 const INBOX: usize = 64;
 /// What a command has left to end by itself once it was asked to.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long the outcome of what an earlier process had begun waits for the broker to say how much it takes.
+const FIRST_CONNECTION: Duration = Duration::from_secs(10);
 /// Where programs are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -275,6 +280,9 @@ impl Action for Commands {
             // With what it has left in its spool.
             return None;
         }
+        if rebooted.is_some() {
+            self.until_connected().await;
+        }
         let left = Executor::collect(&self.spool(id)).await;
         self.clean(id).await;
         // What had ended before its agent did has ended so.
@@ -492,6 +500,14 @@ impl Commands {
             }
             _ => {}
         }
+    }
+
+    /// Waits, not for ever, until the broker has said how much it takes. After a start it has not yet.
+    async fn until_connected(&self) {
+        let mut connection = self.ctx.mqtt.connection();
+        let connected = connection.wait_for(|state| matches!(state, Connection::Connected { .. }));
+        // Without it the outcome is as long as the settings allow, which nearly every broker takes.
+        drop(timeout(FIRST_CONNECTION, connected).await);
     }
 
     /// Bytes that the output may take in the payload.
