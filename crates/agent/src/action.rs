@@ -158,7 +158,7 @@ pub(crate) enum Step<'a, A: Action> {
 
 /// What all remote actions of this device have in common.
 #[derive(Debug)]
-pub struct Actions {
+pub(crate) struct Actions {
     /// The owner's last word.
     pub(crate) policy: Policy,
     /// What was asked and done, for whoever asks later.
