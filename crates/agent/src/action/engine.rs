@@ -8,6 +8,7 @@
 //! **Invariant:** nothing is acknowledged, begun or told before it is written; but for an end that cannot be written for
 //! longer than [`PATIENCE`], and what is refused since it cannot be written.
 
+mod item;
 mod queue;
 mod settle;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use crate::{
     outbox::{Counts, Disk, Folder},
     service::Context,
 };
+use item::{Effect, Item, Running, Unwritten};
 use queue::{Queue, Waiting};
 
 /// Most messages in a turn.
@@ -63,6 +65,12 @@ const TELLING: Duration = Duration::from_millis(250);
 /// A journal, until another engine takes it over.
 pub(super) type Slot = Arc<Mutex<Option<Journal>>>;
 
+/// How one has ended, and what is done once that is written.
+type Done<A> = (<A as Action>::Outcome, Hold);
+
+/// Finds the disk of the journal.
+type Find = Box<dyn Fn(&Context) -> io::Result<Arc<dyn Disk>> + Send + Sync>;
+
 /// How many at once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -79,68 +87,6 @@ pub(crate) struct Cancel {
     pub(crate) answer: oneshot::Sender<Result<&'static str, String>>,
 }
 
-/// One that runs.
-struct Running<A: Action> {
-    id: String,
-    request: A::Request,
-    cancel: CancellationToken,
-}
-
-/// An end that could not be written yet.
-struct Unwritten<A: Action> {
-    id: String,
-    outcome: A::Outcome,
-    since: Instant,
-    told: bool,
-    hold: Hold,
-}
-
-/// What is to be done, and what has to be written before.
-struct Item<A: Action> {
-    line: Option<Line>,
-    note: Option<Note>,
-    effect: Effect<A>,
-    hold: Hold,
-    /// Whose acknowledgement waits for it.
-    message: Option<Inbound>,
-}
-
-/// What is done once it is written.
-enum Effect<A: Action> {
-    Nothing,
-    /// It waits for a place.
-    Wait(Waiting<A>),
-    /// It runs; a new one is told to be accepted first.
-    Start {
-        order: Waiting<A>,
-        new: bool,
-    },
-    /// It has ended.
-    End {
-        id: String,
-        outcome: A::Outcome,
-    },
-    /// What is known is told again.
-    Again {
-        id: String,
-    },
-    /// It is refused, and cannot be kept.
-    Answer {
-        id: String,
-        outcome: A::Outcome,
-    },
-}
-
-impl<A: Action> Item<A> {
-    fn nothing() -> Self {
-        Self { line: None, note: None, effect: Effect::Nothing, hold: None, message: None }
-    }
-
-    fn again(id: String) -> Self {
-        Self { effect: Effect::Again { id }, ..Self::nothing() }
-    }
-}
-
 /// Sees orders to their end.
 pub(crate) struct Engine<A: Action> {
     action: Arc<A>,
@@ -149,11 +95,11 @@ pub(crate) struct Engine<A: Action> {
     cancels: mpsc::Receiver<Cancel>,
     limits: Limits,
     /// Where the journal is.
-    disk: Box<dyn Fn(&Context) -> io::Result<Arc<dyn Disk>> + Send + Sync>,
+    disk: Find,
     /// None until it can be read.
     journal: Option<Slot>,
     waiting: Queue<A>,
-    running: JoinSet<Option<(A::Outcome, Hold)>>,
+    running: JoinSet<Option<Done<A>>>,
     runs: HashMap<task::Id, Running<A>>,
     unwritten: VecDeque<Unwritten<A>>,
     /// Ends that the outbox is taking.
@@ -311,10 +257,7 @@ impl<A: Action> Engine<A> {
     }
 
     /// What has ended, and how; none where it stays open.
-    fn joined(
-        &mut self,
-        joined: Result<(task::Id, Option<(A::Outcome, Hold)>), JoinError>,
-    ) -> Option<Item<A>> {
+    fn joined(&mut self, joined: Result<(task::Id, Option<Done<A>>), JoinError>) -> Option<Item<A>> {
         match joined {
             Ok((task, outcome)) => {
                 let (outcome, hold) = outcome?;

@@ -7,19 +7,19 @@
 //!
 //! Calls block for as long as the disk does.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque, hash_map},
-    io,
-    sync::Arc,
-};
+use std::{collections::HashSet, io, sync::Arc};
 
 use protocol::Timestamp;
-use ring::digest;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::lines::{Damage, Lines, Place};
 use crate::outbox::Disk;
+use known::{Entry, Key, Known};
+pub(crate) use record::{Record, read};
+
+mod known;
+mod record;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +38,6 @@ impl Default for Kept {
 
 /// What a brief line takes on disk, at most and about.
 const BRIEF: u64 = 256;
-/// So many of what came without an id can be told from their copies: as many as can be on their way at once.
-const UNNAMED: usize = 64;
 /// No more files than that, however short.
 const SEGMENTS: usize = 64;
 
@@ -125,15 +123,6 @@ pub(crate) enum State {
     },
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    /// Its number among all ids, in the order in which they came.
-    n: u64,
-    state: State,
-    /// Where it was accepted, and from its end on that.
-    place: Place,
-}
-
 /// Something that was accepted and has not met its end.
 #[derive(Debug)]
 pub(crate) struct Open {
@@ -158,28 +147,6 @@ pub(crate) struct Journal {
     /// Makes an outcome brief.
     brief: fn(&RawValue) -> Box<RawValue>,
     damage: Damage,
-}
-
-/// What is in the log, but for what is long.
-#[derive(Debug, Default)]
-struct Known {
-    index: HashMap<Key, Entry>,
-    /// How many ids there have been.
-    last: u64,
-    /// Of what came last without an id: the request, and the id it was given.
-    unnamed: VecDeque<(Key, String)>,
-}
-
-/// Ids by hash: they are long, and many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key(u128);
-
-impl Key {
-    fn of(id: &str) -> Self {
-        let digest = digest::digest(&digest::SHA256, id.as_bytes());
-        let first = digest.as_ref().first_chunk().expect("SHA-256 has more than 16 bytes");
-        Self(u128::from_le_bytes(*first))
-    }
 }
 
 impl Journal {
@@ -352,105 +319,6 @@ impl Journal {
             other => other,
         }
     }
-}
-
-impl Known {
-    /// Gives each line the number of its id; an id that is new here gets the next one.
-    fn number(&self, lines: &mut [Line]) {
-        let mut new: HashMap<Key, u64> = HashMap::new();
-        for line in lines {
-            let key = Key::of(line.id());
-            let (Line::Accepted { n, .. } | Line::Ended { n, .. }) = line else { continue };
-            let next = self.last.saturating_add(1 + new.len() as u64);
-            *n = self.index.get(&key).map_or_else(|| *new.entry(key).or_insert(next), |entry| entry.n);
-        }
-    }
-
-    fn enter(&mut self, place: Place, line: &Line) {
-        let next = self.last.saturating_add(1);
-        let entry = self.index.entry(Key::of(line.id()));
-        let is_new = matches!(entry, hash_map::Entry::Vacant(_));
-        let entry = entry.or_insert(Entry { n: next, state: State::Waiting, place });
-        let over = matches!(entry.state, State::Ended { .. });
-        match line {
-            // Also written again, so that its segment may go.
-            Line::Accepted { n, started, .. } if is_new || !over => {
-                let state = if *started { State::Started } else { State::Waiting };
-                *entry = Entry { n: *n, state, place };
-            }
-            Line::Accepted { .. } => {}
-            // Where the line before is damaged, these still say that it was begun, or that it has ended.
-            Line::Started { .. } if !over => entry.state = State::Started,
-            Line::Started { .. } => {}
-            Line::Ended { n, told, .. } => {
-                *entry = Entry { n: *n, state: State::Ended { told: *told }, place }
-            }
-            Line::Told { .. } => {
-                let place = if over { entry.place } else { place };
-                *entry = Entry { state: State::Ended { told: true }, place, ..*entry };
-            }
-        }
-        self.last = self.last.max(entry.n);
-        if let Line::Accepted { id, unnamed: true, request, .. } = line {
-            self.name(Key::of(request.get()), id);
-        }
-    }
-
-    fn name(&mut self, request: Key, id: &str) {
-        // It is written anew when its segment goes.
-        if self.unnamed.iter().any(|(_, known)| known == id) {
-            return;
-        }
-        if self.unnamed.len() >= UNNAMED {
-            self.unnamed.pop_front();
-        }
-        self.unnamed.push_back((request, id.to_owned()));
-    }
-}
-
-/// What the journal knows of an order; for the command line.
-#[derive(Debug)]
-pub(crate) struct Record {
-    /// Which.
-    pub(crate) id: String,
-    /// When it was accepted, where that is still known.
-    pub(crate) accepted: Option<Timestamp>,
-    /// What was asked, where that is still known.
-    pub(crate) request: Option<Box<RawValue>>,
-    /// It was begun.
-    pub(crate) started: bool,
-    /// When it ended, and how.
-    pub(crate) ended: Option<(Timestamp, Box<RawValue>)>,
-}
-
-/// Reads a journal that another process may be writing. The oldest order first.
-///
-/// # Errors
-/// Those of the disk.
-pub(crate) fn read(disk: Arc<dyn Disk>) -> io::Result<Vec<Record>> {
-    let mut records: Vec<Record> = Vec::new();
-    let mut places: HashMap<Key, usize> = HashMap::new();
-    Lines::open(disk, &mut |_, text| {
-        let Ok(line) = serde_json::from_str::<Line>(text) else { return };
-        let at = *places.entry(Key::of(line.id())).or_insert_with(|| {
-            let id = line.id().to_owned();
-            records.push(Record { id, accepted: None, request: None, started: false, ended: None });
-            records.len() - 1
-        });
-        let record = &mut records[at];
-        match line {
-            Line::Accepted { at, request, started, .. } => {
-                (record.accepted, record.request) = (Some(at), Some(request));
-                record.started |= started;
-            }
-            Line::Started { .. } => record.started = true,
-            Line::Ended { at, outcome, brief, .. } if !brief || record.ended.is_none() => {
-                record.ended = Some((at, outcome));
-            }
-            Line::Ended { .. } | Line::Told { .. } => {}
-        }
-    })?;
-    Ok(records)
 }
 
 fn texts(lines: &[Line]) -> io::Result<Vec<String>> {

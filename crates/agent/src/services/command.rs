@@ -25,7 +25,10 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -36,7 +39,7 @@ use crate::{
         policy::{Run, Verdict},
     },
     executor::{Event, Executor, Job, Login, Running},
-    mqtt::{Inbound, Inbox},
+    mqtt::{Connection, Inbound, Inbox},
     outbox::Tally,
     service::{Context, Invalid, Outgoing, Service},
 };
@@ -48,6 +51,8 @@ use settings::Config;
 const INBOX: usize = 64;
 /// What a command has left to end by itself once it was asked to.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long the outcome of what an earlier process had begun waits for the broker to say how much it takes.
+const FIRST_CONNECTION: Duration = Duration::from_secs(10);
 /// Where programs are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -208,6 +213,9 @@ impl Action for Commands {
         if request.wanted.expect_reboot && rebooted.is_none() {
             // With what it has left in its spool.
             return None;
+        }
+        if rebooted.is_some() {
+            self.until_connected().await;
         }
         let left = Executor::collect(&self.spool(id)).await;
         self.clean(id).await;
@@ -429,6 +437,14 @@ impl Commands {
             }
             _ => {}
         }
+    }
+
+    /// Waits, not for ever, until the broker has said how much it takes. After a start it has not yet.
+    async fn until_connected(&self) {
+        let mut connection = self.ctx.mqtt.connection();
+        let connected = connection.wait_for(|state| matches!(state, Connection::Connected { .. }));
+        // Without it the outcome is as long as the settings allow, which nearly every broker takes.
+        drop(timeout(FIRST_CONNECTION, connected).await);
     }
 
     /// Bytes that the output may take in the payload.

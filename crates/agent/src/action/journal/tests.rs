@@ -1,6 +1,6 @@
 use serde_json::{json, value::to_raw_value};
 
-use super::*;
+use super::{known::UNNAMED, *};
 use crate::outbox::faulty::{Fault, Faulty};
 
 fn brief(outcome: &RawValue) -> Box<RawValue> {
