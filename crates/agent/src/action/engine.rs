@@ -11,6 +11,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -48,6 +49,10 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const UNWRITTEN: usize = 1024;
 /// Bytes of orders that wait, in memory and on disk.
 const WAITING: usize = 4 << 20;
+/// Bytes of messages that are taken while something is written.
+const TAKEN: usize = 4 << 20;
+/// How long it is put off to note what has been told: with more of them, or with what is written anyway.
+const NOTE: Duration = Duration::from_millis(10);
 /// When the service ends, what it had begun has so long to be ended and told.
 const ENDING: Duration = Duration::from_millis(1500);
 /// And so long until the outbox has it.
@@ -156,12 +161,64 @@ enum Effect<A: Action> {
     },
 }
 
+/// Messages that have come. Taken out of the inbox also while a turn is written: brokers that do not keep to Receive
+/// Maximum (mosquitto 2.0.11) would fill it, and the connection be made anew to have the rest sent again.
+struct Mail {
+    inbox: Inbox,
+    taken: VecDeque<Inbound>,
+    bytes: usize,
+}
+
+impl Mail {
+    /// The next one; none when the driver is gone. Cancel-safe.
+    async fn recv(&mut self) -> Option<Inbound> {
+        match self.pop() {
+            Some(message) => Some(message),
+            None => self.inbox.recv().await,
+        }
+    }
+
+    /// As many as a turn takes, after those.
+    fn batch(&mut self, mut messages: Vec<Inbound>) -> Vec<Inbound> {
+        while messages.len() < BATCH
+            && let Some(message) = self.pop().or_else(|| self.inbox.try_recv())
+        {
+            messages.push(message);
+        }
+        messages
+    }
+
+    fn pop(&mut self) -> Option<Inbound> {
+        let message = self.taken.pop_front()?;
+        self.bytes -= size(&message);
+        Some(message)
+    }
+
+    /// Does `work`, and takes what comes meanwhile.
+    async fn take_during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                Some(message) = self.inbox.recv(), if self.bytes < TAKEN => {
+                    self.bytes += size(&message);
+                    self.taken.push_back(message);
+                }
+            }
+        }
+    }
+}
+
+/// Bytes it takes in memory.
+fn size(message: &Inbound) -> usize {
+    size_of::<Inbound>() + message.topic.len() + message.payload.len()
+}
+
 /// Sees orders to their end.
 pub(crate) struct Engine<A: Action> {
     action: Arc<A>,
     ctx: Context,
-    inbox: Inbox,
-    cancels: mpsc::Receiver<Cancel>,
     limits: Limits,
     /// None until it can be read.
     journal: Option<Arc<Mutex<Journal>>>,
@@ -171,25 +228,19 @@ pub(crate) struct Engine<A: Action> {
     unwritten: VecDeque<Unwritten<A>>,
     /// Ends that the outbox is taking.
     telling: JoinSet<String>,
+    /// Ends that it has, and when that is noted at the latest.
     told: Vec<String>,
+    note_told: Option<Instant>,
     /// When to try again what could not be written.
     retry: Option<Instant>,
 }
 
 impl<A: Action> Engine<A> {
-    /// For the orders in `inbox` and the wishes in `cancels`.
-    pub(crate) fn new(
-        action: A,
-        ctx: Context,
-        inbox: Inbox,
-        cancels: mpsc::Receiver<Cancel>,
-        limits: Limits,
-    ) -> Self {
+    /// That has begun nothing yet.
+    pub(crate) fn new(action: A, ctx: Context, limits: Limits) -> Self {
         Self {
             action: Arc::new(action),
             ctx,
-            inbox,
-            cancels,
             limits,
             journal: None,
             waiting: Queue { orders: VecDeque::new(), bytes: 0 },
@@ -198,42 +249,53 @@ impl<A: Action> Engine<A> {
             unwritten: VecDeque::new(),
             telling: JoinSet::new(),
             told: Vec::new(),
+            note_told: None,
             retry: None,
         }
     }
 
-    /// Works until the service is to end.
+    /// Works on the orders in `inbox` and the wishes in `cancels` until the service is to end.
     ///
     /// # Errors
     /// When there is no driver any more.
-    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        self.open().await;
+    pub(crate) async fn run(
+        mut self,
+        inbox: Inbox,
+        mut cancels: mpsc::Receiver<Cancel>,
+    ) -> anyhow::Result<()> {
+        let mut mail = Mail { inbox, taken: VecDeque::new(), bytes: 0 };
+        mail.take_during(self.open()).await;
         let shutdown = self.ctx.shutdown.clone();
         while !shutdown.is_cancelled() {
             tokio::select! {
-                message = self.inbox.recv() => {
+                message = mail.recv() => {
                     let message = message.context("the MQTT driver is gone")?;
-                    self.turn(vec![message], Vec::new()).await;
+                    let messages = mail.batch(vec![message]);
+                    mail.take_during(self.turn(messages, Vec::new())).await;
                 }
                 Some(joined) = self.running.join_next_with_id() => {
-                    let ended = self.joined(joined);
-                    self.turn(Vec::new(), ended.into_iter().collect()).await;
+                    let (messages, ended) = (mail.batch(Vec::new()), self.joined(joined));
+                    mail.take_during(self.turn(messages, ended.into_iter().collect())).await;
                 }
                 Some(stored) = self.telling.join_next() => {
                     self.told.extend(stored);
-                    self.turn(Vec::new(), Vec::new()).await;
+                    self.note_told.get_or_insert_with(|| Instant::now() + NOTE);
                 }
-                Some(Cancel { id, answer }) = self.cancels.recv() => {
+                () = until(self.note_told) => {
+                    let messages = mail.batch(Vec::new());
+                    mail.take_during(self.turn(messages, Vec::new())).await;
+                }
+                Some(Cancel { id, answer }) = cancels.recv() => {
                     let item = self.cancel(id, None);
                     let said = match &item {
                         (_, Err(reason)) => Err(reason.clone()),
                         (_, Ok(said)) => Ok(*said),
                     };
-                    self.settle(vec![item.0]).await;
+                    mail.take_during(self.settle(vec![item.0])).await;
                     // Whoever asked may be gone.
                     drop(answer.send(said));
                 }
-                () = until(self.retry) => self.again().await,
+                () = until(self.retry) => mail.take_during(self.again()).await,
                 () = shutdown.cancelled() => {}
             }
         }
@@ -297,12 +359,7 @@ impl<A: Action> Engine<A> {
     }
 
     /// A turn: what has come, and what else is there by now.
-    async fn turn(&mut self, mut messages: Vec<Inbound>, mut ended: Vec<(String, A::Outcome)>) {
-        while messages.len() < BATCH
-            && let Some(message) = self.inbox.try_recv()
-        {
-            messages.push(message);
-        }
+    async fn turn(&mut self, messages: Vec<Inbound>, mut ended: Vec<(String, A::Outcome)>) {
         while let Some(joined) = self.running.try_join_next_with_id() {
             ended.extend(self.joined(joined));
         }
@@ -503,13 +560,15 @@ impl<A: Action> Engine<A> {
     async fn settle(&mut self, mut items: Vec<Item<A>>) {
         let notes: Vec<Note> = items.iter_mut().filter_map(|item| item.note.take()).collect();
         let lines: Vec<Line> = items.iter_mut().filter_map(|item| item.line.take()).collect();
+        let synced = !lines.is_empty();
         match self.write(notes, lines).await {
             Ok(()) => {
                 for item in items {
                     self.perform(item).await;
                 }
-                if self.retry.take().is_some() {
-                    self.action.ready(&self.ctx);
+                if synced && self.retry.is_some() {
+                    // So can what could not be written before.
+                    self.retry = Some(Instant::now());
                 }
             }
             Err(error) => {
@@ -525,6 +584,7 @@ impl<A: Action> Engine<A> {
         notes: Vec<Note>,
         mut lines: Vec<Line>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.note_told = None;
         let Some(journal) = self.journal.clone() else {
             return Err("it could not be read".into());
         };

@@ -185,7 +185,7 @@ impl Service for Command {
         let executor = Executor::new(config.run_as.as_deref(), &config.limits());
         let cancels = ctx.shared.actions.cancels(Self::NAME);
         let commands = Commands { config, ctx: ctx.clone(), device_id, topic, folder, executor };
-        Engine::new(commands, ctx, inbox, cancels, limits).run().await
+        Engine::new(commands, ctx, limits).run(inbox, cancels).await
     }
 }
 
