@@ -8,6 +8,7 @@ mod audit;
 mod config;
 mod control;
 mod frames;
+mod orders;
 mod outbox;
 mod payloads;
 mod policy;
@@ -24,6 +25,7 @@ pub use audit::audit;
 pub use config::config;
 pub use control::control;
 pub use frames::frames;
+pub use orders::orders;
 pub use outbox::outbox;
 pub use payloads::payloads;
 pub use policy::policy;
@@ -43,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     ("policy", policy),
     ("audit", audit),
     ("frames", frames),
+    ("orders", orders),
 ];
 
 /// A folder of one's own, gone with this.

@@ -367,13 +367,13 @@ impl Known {
         for line in lines {
             let key = Key::of(line.id());
             let (Line::Accepted { n, .. } | Line::Ended { n, .. }) = line else { continue };
-            let next = self.last + 1 + new.len() as u64;
+            let next = self.last.saturating_add(1 + new.len() as u64);
             *n = self.index.get(&key).map_or_else(|| *new.entry(key).or_insert(next), |entry| entry.n);
         }
     }
 
     fn enter(&mut self, place: Place, line: &Line) {
-        let next = self.last + 1;
+        let next = self.last.saturating_add(1);
         let entry = self.index.entry(Key::of(line.id()));
         let is_new = matches!(entry, hash_map::Entry::Vacant(_));
         let entry = entry.or_insert(Entry { n: next, state: State::Waiting, place });
