@@ -11,7 +11,6 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -38,6 +37,9 @@ use crate::{
     outbox::{Counts, Folder},
     service::Context,
 };
+use mail::Mail;
+
+mod mail;
 
 /// Most messages in a turn.
 const BATCH: usize = 64;
@@ -49,8 +51,6 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const UNWRITTEN: usize = 1024;
 /// Bytes of orders that wait, in memory and on disk.
 const WAITING: usize = 4 << 20;
-/// Bytes of messages that are taken while something is written.
-const TAKEN: usize = 4 << 20;
 /// How long it is put off to note what has been told: with more of them, or with what is written anyway.
 const NOTE: Duration = Duration::from_millis(10);
 /// When the service ends, what it had begun has so long to be ended and told.
@@ -161,58 +161,12 @@ enum Effect<A: Action> {
     },
 }
 
-/// Messages that have come. Taken out of the inbox also while a turn is written: brokers that do not keep to Receive
-/// Maximum (mosquitto 2.0.11) would fill it, and the connection be made anew to have the rest sent again.
-struct Mail {
-    inbox: Inbox,
-    taken: VecDeque<Inbound>,
-    bytes: usize,
-}
-
-impl Mail {
-    /// The next one; none when the driver is gone. Cancel-safe.
-    async fn recv(&mut self) -> Option<Inbound> {
-        match self.pop() {
-            Some(message) => Some(message),
-            None => self.inbox.recv().await,
-        }
-    }
-
-    /// As many as a turn takes, after those.
-    fn batch(&mut self, mut messages: Vec<Inbound>) -> Vec<Inbound> {
-        while messages.len() < BATCH
-            && let Some(message) = self.pop().or_else(|| self.inbox.try_recv())
-        {
-            messages.push(message);
-        }
-        messages
-    }
-
-    fn pop(&mut self) -> Option<Inbound> {
-        let message = self.taken.pop_front()?;
-        self.bytes -= size(&message);
-        Some(message)
-    }
-
-    /// Does `work`, and takes what comes meanwhile.
-    async fn take_during<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => return done,
-                Some(message) = self.inbox.recv(), if self.bytes < TAKEN => {
-                    self.bytes += size(&message);
-                    self.taken.push_back(message);
-                }
-            }
-        }
-    }
-}
-
-/// Bytes it takes in memory.
-fn size(message: &Inbound) -> usize {
-    size_of::<Inbound>() + message.topic.len() + message.payload.len()
+/// What room there is for new ones in this turn.
+struct Room {
+    /// So many more may run.
+    free: usize,
+    /// So many of it are to wait.
+    waits: usize,
 }
 
 /// Sees orders to their end.
@@ -263,7 +217,7 @@ impl<A: Action> Engine<A> {
         inbox: Inbox,
         mut cancels: mpsc::Receiver<Cancel>,
     ) -> anyhow::Result<()> {
-        let mut mail = Mail { inbox, taken: VecDeque::new(), bytes: 0 };
+        let mut mail = Mail::new(inbox);
         mail.take_during(self.open()).await;
         let shutdown = self.ctx.shutdown.clone();
         while !shutdown.is_cancelled() {
@@ -368,11 +322,11 @@ impl<A: Action> Engine<A> {
         }
         let mut items: Vec<Item<A>> =
             ended.into_iter().map(|(id, outcome)| self.ended(id, outcome)).collect();
-        let mut free = self.limits.running.saturating_sub(self.runs.len());
-        self.begin_waiting(&mut free, &mut items);
+        let mut room = Room { free: self.limits.running.saturating_sub(self.runs.len()), waits: 0 };
+        self.begin_waiting(&mut room.free, &mut items);
         let mut new: Vec<String> = Vec::new();
         for message in messages {
-            let item = self.take(message, &mut free, &mut new, &items);
+            let item = self.take(message, &mut room, &mut new);
             items.push(item);
         }
         self.settle(items).await;
@@ -400,13 +354,7 @@ impl<A: Action> Engine<A> {
     }
 
     /// A message.
-    fn take(
-        &mut self,
-        message: Inbound,
-        free: &mut usize,
-        new: &mut Vec<String>,
-        items: &[Item<A>],
-    ) -> Item<A> {
+    fn take(&mut self, message: Inbound, room: &mut Room, new: &mut Vec<String>) -> Item<A> {
         let item = match self.action.decode(&message) {
             Decoded::Unreadable { reason } => {
                 let count = self.ctx.count("unreadable");
@@ -423,7 +371,7 @@ impl<A: Action> Engine<A> {
                 true => again(id),
                 false => self.refuse(id, None, None, reason),
             },
-            Decoded::Order(order) => self.order(order, message.dup, free, new, items),
+            Decoded::Order(order) => self.order(order, message.dup, room, new),
         };
         if let Some(Line::Accepted { id, .. } | Line::Ended { id, .. }) = &item.line {
             new.push(id.clone());
@@ -438,14 +386,7 @@ impl<A: Action> Engine<A> {
             || self.with_journal(|journal| journal.state(id)).flatten().is_some()
     }
 
-    fn order(
-        &mut self,
-        order: Order<A::Request>,
-        dup: bool,
-        free: &mut usize,
-        new: &[String],
-        items: &[Item<A>],
-    ) -> Item<A> {
+    fn order(&mut self, order: Order<A::Request>, dup: bool, room: &mut Room, new: &[String]) -> Item<A> {
         let Order { id, expires_at, request } = order;
         let written = to_raw_value(&request).expect("a request makes JSON");
         let unnamed = id.is_none();
@@ -462,14 +403,14 @@ impl<A: Action> Engine<A> {
             Ok(rule) => rule,
             Err(refusal) => return self.refuse(id, Some(&request), refusal.rule, refusal.reason),
         };
-        let starts = *free > 0;
+        let starts = room.free > 0;
         let size = written.get().len();
-        let waits = items.iter().filter(|item| matches!(item.effect, Effect::Wait(_))).count();
-        let full = self.waiting.orders.len() + waits >= self.limits.waiting;
+        let full = self.waiting.orders.len() + room.waits >= self.limits.waiting;
         if !starts && (full || self.waiting.bytes + size > WAITING) {
             return self.refuse(id, Some(&request), None, "busy".to_owned());
         }
-        *free -= usize::from(starts);
+        room.free -= usize::from(starts);
+        room.waits += usize::from(!starts);
         let line = Line::Accepted {
             id: id.clone(),
             n: 0,
