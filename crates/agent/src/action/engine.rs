@@ -9,6 +9,7 @@
 //! longer than [`PATIENCE`], and what is refused since it cannot be written.
 
 mod item;
+mod mail;
 mod queue;
 mod settle;
 #[cfg(test)]
@@ -45,6 +46,7 @@ use crate::{
     service::Context,
 };
 use item::{Effect, Item, Running, Unwritten};
+use mail::Mail;
 use queue::{Queue, Waiting};
 
 /// Most messages in a turn.
@@ -57,6 +59,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const UNWRITTEN: usize = 1024;
 /// Bytes of orders that wait, in memory and on disk.
 const WAITING: usize = 4 << 20;
+/// How long it is put off to note what has been told: with more of it, or with what is written anyway.
+const NOTE: Duration = Duration::from_millis(10);
 /// When the service ends, what it had begun has so long to be ended and told.
 const ENDING: Duration = Duration::from_millis(1500);
 /// And so long until the outbox has it.
@@ -91,7 +95,6 @@ pub(crate) struct Cancel {
 pub(crate) struct Engine<A: Action> {
     action: Arc<A>,
     ctx: Context,
-    inbox: Inbox,
     cancels: mpsc::Receiver<Cancel>,
     limits: Limits,
     /// Where the journal is.
@@ -105,23 +108,18 @@ pub(crate) struct Engine<A: Action> {
     /// Ends that the outbox is taking.
     telling: JoinSet<String>,
     told: Vec<String>,
+    /// When it is noted, at the latest, that they have been told.
+    note_told: Option<Instant>,
     /// When to try again what could not be written.
     retry: Option<Instant>,
 }
 
 impl<A: Action> Engine<A> {
-    /// For the orders in `inbox` and the wishes in `cancels`.
-    pub(crate) fn new(
-        action: A,
-        ctx: Context,
-        inbox: Inbox,
-        cancels: mpsc::Receiver<Cancel>,
-        limits: Limits,
-    ) -> Self {
+    /// That has begun nothing yet; for the wishes in `cancels`.
+    pub(crate) fn new(action: A, ctx: Context, cancels: mpsc::Receiver<Cancel>, limits: Limits) -> Self {
         Self {
             action: Arc::new(action),
             ctx,
-            inbox,
             cancels,
             limits,
             disk: Box::new(folder),
@@ -132,32 +130,39 @@ impl<A: Action> Engine<A> {
             unwritten: VecDeque::new(),
             telling: JoinSet::new(),
             told: Vec::new(),
+            note_told: None,
             retry: None,
         }
     }
 
-    /// Works until the service is to end.
+    /// Works on the orders in `inbox` until the service is to end.
     ///
     /// # Errors
     /// When there is no driver any more.
-    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        self.open().await;
+    pub(crate) async fn run(mut self, inbox: Inbox) -> anyhow::Result<()> {
+        let mut mail = Mail::new(inbox);
+        mail.take_during(self.open()).await;
         // What only waits is woken by nothing else.
-        self.turn(Vec::new(), Vec::new()).await;
+        mail.take_during(self.turn(Vec::new(), Vec::new())).await;
         let shutdown = self.ctx.shutdown.clone();
         while !shutdown.is_cancelled() {
             tokio::select! {
-                message = self.inbox.recv() => {
+                message = mail.recv() => {
                     let message = message.context("the MQTT driver is gone")?;
-                    self.turn(vec![message], Vec::new()).await;
+                    let messages = mail.batch(vec![message]);
+                    mail.take_during(self.turn(messages, Vec::new())).await;
                 }
                 Some(joined) = self.running.join_next_with_id() => {
-                    let ended = self.joined(joined);
-                    self.turn(Vec::new(), ended.into_iter().collect()).await;
+                    let (messages, ended) = (mail.batch(Vec::new()), self.joined(joined));
+                    mail.take_during(self.turn(messages, ended.into_iter().collect())).await;
                 }
                 Some(stored) = self.telling.join_next() => {
                     self.told.extend(stored);
-                    self.turn(Vec::new(), Vec::new()).await;
+                    self.note_told.get_or_insert_with(|| Instant::now() + NOTE);
+                }
+                () = until(self.note_told) => {
+                    let messages = mail.batch(Vec::new());
+                    mail.take_during(self.turn(messages, Vec::new())).await;
                 }
                 Some(Cancel { id, answer }) = self.cancels.recv() => {
                     let item = self.cancel(id, None);
@@ -165,11 +170,11 @@ impl<A: Action> Engine<A> {
                         (_, Err(reason)) => Err(reason.clone()),
                         (_, Ok(said)) => Ok(*said),
                     };
-                    self.settle(vec![item.0]).await;
+                    mail.take_during(self.settle(vec![item.0])).await;
                     // Whoever asked may be gone.
                     drop(answer.send(said));
                 }
-                () = until(self.retry) => self.again().await,
+                () = until(self.retry) => mail.take_during(self.again()).await,
                 () = shutdown.cancelled() => {}
             }
         }

@@ -22,7 +22,7 @@ pub fn orders(data: &[u8]) {
         assert_eq!(serde_json::from_str::<Order>(written.get()).expect("what was written"), order);
     }
     let disk: Arc<dyn Disk> = Arc::new(Memory(Mutex::new(files(data))));
-    let kept = Kept { ids: 4, bytes: 1 << 12, ..Kept::default() };
+    let kept = Kept { ids: 4, bytes: 1 << 12 };
     let open = || Journal::open(Arc::clone(&disk), kept, |outcome| outcome.to_owned());
     let known = journal::read(Arc::clone(&disk)).expect("nothing is wrong with the disk");
     let mut journal = open().expect("nothing is wrong with the disk");

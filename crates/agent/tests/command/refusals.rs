@@ -78,7 +78,8 @@ async fn what_came_too_late_is_not_run() {
     story.order_with("late", "echo never", json!({ "expires_at": "2020-01-01T00:00:00Z" })).await;
     assert_eq!(story.end("late").await["status"], "expired");
     // Its turn comes too late.
-    let soon = std::time::SystemTime::now() + std::time::Duration::from_millis(1500);
+    let soon = iot_agent::clock::Clock::new(iot_agent::clock::built(), None).now()
+        + std::time::Duration::from_millis(1500);
     let soon = protocol::Timestamp::from_system_time(soon).to_string();
     story.order("before", "sleep 2.5").await;
     story.order_with("then", "echo never", json!({ "expires_at": soon })).await;

@@ -27,6 +27,7 @@ impl<A: Action> Engine<A> {
         notes: Vec<Note>,
         mut lines: Vec<Line>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.note_told = None;
         let Some(journal) = self.journal.clone() else {
             return Err("it could not be read".into());
         };

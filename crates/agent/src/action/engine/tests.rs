@@ -201,10 +201,10 @@ impl World {
         };
         let limits = Limits { running, waiting };
         let act = Act(Arc::clone(&self.log));
-        let mut engine = Engine::new(act, ctx, Inbox::fed_by(receiver), wishes, limits);
+        let mut engine = Engine::new(act, ctx, wishes, limits);
         let disk = Arc::clone(&self.disk);
         engine.disk = Box::new(move |_| Ok(Arc::<Faulty>::clone(&disk)));
-        let task = tokio::spawn(engine.run());
+        let task = tokio::spawn(engine.run(Inbox::fed_by(receiver)));
         Life { inbox, cancels, shutdown, task }
     }
 

@@ -47,12 +47,7 @@ impl<A: Action> Batch<A> {
 
 impl<A: Action> Engine<A> {
     /// A turn: what has come, and what else is there by now.
-    pub(super) async fn turn(&mut self, mut messages: Vec<Inbound>, mut ended: Vec<Item<A>>) {
-        while messages.len() < BATCH
-            && let Some(message) = self.inbox.try_recv()
-        {
-            messages.push(message);
-        }
+    pub(super) async fn turn(&mut self, messages: Vec<Inbound>, mut ended: Vec<Item<A>>) {
         while let Some(joined) = self.running.try_join_next_with_id() {
             ended.extend(self.joined(joined));
         }
