@@ -94,8 +94,11 @@ impl Action for Act {
             return Decoded::Cancel { id: id.unwrap() };
         }
         let Some(wish) = asked["wish"].as_str() else {
-            let (id, keep) = (id.unwrap(), asked["bad id"] != true);
-            return Decoded::Invalid { id, keep, reason: "no wish".to_owned() };
+            let (reason, keep) = ("no wish".to_owned(), asked["bad id"] != true);
+            return match id {
+                Some(id) => Decoded::Invalid { id, keep, reason },
+                None => Decoded::Unreadable { reason },
+            };
         };
         let expires_at = asked["expires_at"].as_i64().map(|at| Timestamp::from_millis(at).unwrap());
         Decoded::Order(Order { id, expires_at, request: Wish { wish: wish.to_owned() } })
