@@ -9,7 +9,9 @@ mod outcome;
 mod settings;
 
 use std::{
-    path::{Path, PathBuf},
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -69,8 +71,11 @@ impl Service for Command {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        if !Path::new(&self.config.shell).exists() {
-            return Err(Invalid::key("shell", "there is no such file").into());
+        let program = fs::metadata(&self.config.shell).map_err(|error| {
+            Invalid::key("shell", format!("{} cannot be run: {error}", self.config.shell))
+        })?;
+        if !program.is_file() || program.permissions().mode() & 0o111 == 0 {
+            return Err(Invalid::key("shell", format!("{} is no program", self.config.shell)).into());
         }
         if let Some(account) = &self.config.run_as {
             Executor::check_account(account).map_err(|error| Invalid::key("run_as", error))?;

@@ -96,7 +96,12 @@ impl Commands {
                     drop(self.send(id, pieces.next(report, stdout, stderr, self.room(id))));
                 }
                 Event::Chunk { .. } => {}
-                Event::Ended(report) => return outcome::report(report, self.room(id), self.ctx.now()),
+                Event::Ended(report) => {
+                    if let Some(last) = pieces.last(Report::of(State::InProgress, self.ctx.now())) {
+                        drop(self.send(id, last));
+                    }
+                    return outcome::report(report, self.room(id), self.ctx.now());
+                }
             }
         }
     }

@@ -204,6 +204,15 @@ impl Pieces {
         };
         Report { chunk, output, ..report }
     }
+
+    /// What is left of characters whose rest never came.
+    pub(super) fn last(&mut self, report: Report) -> Option<Report> {
+        let [out, err] = std::mem::take(&mut self.rest).map(|rest| decode(&rest).0);
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        let output = Output { stdout: some(out), stderr: some(err), lossy: true, ..Output::default() };
+        let any = output.stdout.is_some() || output.stderr.is_some();
+        any.then_some(Report { chunk: Some(self.number), output, ..report })
+    }
 }
 
 fn piece(
