@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{mqtt::Inbound, outbox::Tally, service::Context};
 use audit::Audit;
-use engine::Cancel;
+use engine::{Cancel, Slot};
 use policy::Policy;
 
 /// A kind of remote action.
@@ -51,13 +51,14 @@ pub(crate) trait Action: Send + Sync + Sized + 'static {
     /// Tells how far an order is; of a durable message, what becomes of it.
     fn tell(&self, id: &str, step: Step<'_, Self>) -> Option<Arc<Tally>>;
 
-    /// Does it. Dropped before it has ended, it leaves what [`Action::recover`] needs.
+    /// Does it. Dropped before it has ended, it leaves what [`Action::recover`] needs; and so does what it returns, until
+    /// that is released.
     fn run(
         self: Arc<Self>,
         id: String,
         request: Self::Request,
         cancel: CancellationToken,
-    ) -> impl Future<Output = Self::Outcome> + Send;
+    ) -> impl Future<Output = (Self::Outcome, Hold)> + Send;
 
     /// How something ended that was begun, and whose `run` is gone: with an earlier process, of this boot of the machine
     /// or one before (`rebooted`), or, where that is none, since this service ends. None leaves it open for the next
@@ -81,6 +82,9 @@ pub(crate) trait Action: Send + Sync + Sized + 'static {
     /// An outcome without what is long, to be kept when there is no more room for that.
     fn brief(outcome: &RawValue) -> Box<RawValue>;
 }
+
+/// Done once an end is written down. Dropped before that, it leaves the end to [`Action::recover`].
+pub(crate) type Hold = Option<Box<dyn FnOnce() + Send + Sync>>;
 
 /// What a message asks.
 #[derive(Debug)]
@@ -161,12 +165,14 @@ pub(crate) struct Actions {
     pub(crate) audit: Audit,
     /// Where wishes to cancel go, by service.
     cancels: Mutex<BTreeMap<&'static str, mpsc::Sender<Cancel>>>,
+    /// The journals, by service: each is written by one engine at a time.
+    journals: Mutex<BTreeMap<&'static str, Slot>>,
 }
 
 impl Actions {
     /// With the owner's policy, and what keeps the records.
     pub(crate) fn new(policy: Policy, audit: Audit) -> Self {
-        Self { policy, audit, cancels: Mutex::default() }
+        Self { policy, audit, cancels: Mutex::default(), journals: Mutex::default() }
     }
 
     /// Where wishes to cancel what `service` does arrive from now on.
@@ -174,6 +180,12 @@ impl Actions {
         let (sender, receiver) = mpsc::channel(8);
         self.cancels.lock().unwrap_or_else(PoisonError::into_inner).insert(service, sender);
         receiver
+    }
+
+    /// From now on the journal of `service` is `slot`; the one before.
+    pub(crate) fn take_over(&self, service: &'static str, slot: &Slot) -> Option<Slot> {
+        let mut journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        journals.insert(service, Arc::clone(slot))
     }
 
     /// Cancels `id`, and says what came of it.

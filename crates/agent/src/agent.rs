@@ -35,6 +35,7 @@ use crate::{
     services::{REGISTRY, schemas},
     store::Store,
     supervisor::{self, Supervisor},
+    sys,
     systemd::{Notifier, Watchdog},
 };
 
@@ -184,6 +185,7 @@ fn shared(config: &Config, identity: Identity, clock: Clock, state: Store) -> Ar
 /// # Errors
 /// [`config::Error`] for a configuration that cannot work; anything else that keeps it from starting.
 pub async fn run(sources: Sources) -> anyhow::Result<()> {
+    sys::give_memory_back();
     let mut signals = Signals::catch().context("catch signals")?;
     let loaded = config::load(&sources, &schemas())?;
     let logs = log::init(loaded.config.log.format, loaded.config.log.level, raw_now)?;
@@ -227,7 +229,10 @@ impl Agent {
         let control = tokio::spawn(control.serve(desk));
         let (driver, committer) = (tokio::spawn(driver.run()), tokio::spawn(committer.run()));
         tokio::spawn(keep(Arc::clone(&shared)));
-        shared.actions.audit.resume();
+        // Where there is none, nobody has ever asked anything of this device.
+        if audit_folder(&config.paths).exists() {
+            shared.actions.audit.resume();
+        }
         let notifier = Notifier::from_env();
         let watched = Arc::clone(&shared);
         let stuck = move || watched.board.neglected().map(str::to_owned);

@@ -134,9 +134,11 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), printable)
 }
 
-/// What somebody else may have said, made harmless for a terminal: no control characters.
+/// What somebody else may have said, made harmless for a terminal: no control characters, and none that turn the
+/// direction of what follows, so that it reads as what it is not.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if c.is_control() || turns(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -146,7 +148,7 @@ mod tests {
     /// With `proof: plain` whoever may publish on the reply's topic writes the detail.
     #[test]
     fn nothing_in_a_report_drives_the_terminal() {
-        let said = "refused by the backend: \u{1b}[2J\u{9b}31m\r\nfake          running";
+        let said = "refused by the backend: \u{1b}[2J\u{9b}31m\u{202e}\r\nfake          running";
         let report = json!({
             "identity": {"client_id": "c1"},
             "connection": {"state": "waiting", "error": said},
@@ -154,7 +156,7 @@ mod tests {
         });
         let shown = render(&report);
         assert_eq!(shown.lines().count(), 6, "{shown:?}");
-        assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+        assert!(!shown.contains(|c: char| (c.is_control() && c != '\n') || c == '\u{202e}'), "{shown:?}");
         assert!(shown.contains("registration  degraded: refused by the backend: \u{fffd}[2J"), "{shown:?}");
     }
 }

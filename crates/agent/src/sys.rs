@@ -203,3 +203,21 @@ impl Signals {
         Self::TO_END.iter().any(|signal| unsafe { libc::sigismember(&set, *signal) } == 1)
     }
 }
+
+/// Has large pieces of memory go back to the system when they are freed, and all threads share one heap: the agent is
+/// small most of the time, and once it was not, glibc would keep megabytes for the next time. For the beginning of the
+/// process, before there are other threads.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) fn give_memory_back() {
+    // Set by hand, it no longer grows with the largest piece freed so far.
+    const LARGE: libc::c_int = 128 << 10;
+    // SAFETY: both take numbers; a number that is refused changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Elsewhere it is left to the system.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn give_memory_back() {}

@@ -344,3 +344,6 @@ impl Report {
         Self { message: Some(message.into()), ..self }
     }
 }
+
+#[cfg(test)]
+mod tests;

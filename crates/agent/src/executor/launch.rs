@@ -97,15 +97,34 @@ impl Entry<'_> {
         fs::write("/proc/self/oom_score_adj", OOM_SCORE).ok();
         self.cell.enter(self.begun).map_err(cannot("enter its cgroup".into()))?;
         self.limit().map_err(cannot("limit it".into()))?;
+        let own = self.own_folder();
         if let Some(account) = &self.account {
             let name = job.run_as.as_deref().unwrap_or_default();
             become_account(account).map_err(cannot(format!("become {name}")))?;
         }
-        std::env::set_current_dir(&job.cwd).map_err(cannot(format!("enter {}", job.cwd.display())))?;
+        self.enter(own).map_err(cannot(format!("enter {}", job.cwd.display())))?;
         let mut command = Command::new(program);
         command.args(&job.argv[1..]).env_clear().envs(&job.env);
         command.stdin(Stdio::null()).stdout(OwnedFd::from(out)).stderr(OwnedFd::from(err));
         Err(cannot(format!("run {}", shown(program)))(command.exec()))
+    }
+
+    /// The working directory, where it belongs to the account: those above it may be closed to that, as the state folder
+    /// is, in which a command has its own.
+    fn own_folder(&self) -> Option<OwnedFd> {
+        let account = self.account.as_ref()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(&self.job.cwd, flags, Mode::empty()).ok()?;
+        (rustix::fs::fstat(&folder).ok()?.st_uid == account.user).then_some(folder)
+    }
+
+    fn enter(&self, own: Option<OwnedFd>) -> io::Result<()> {
+        match (std::env::set_current_dir(&self.job.cwd), own) {
+            (Err(error), Some(own)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Ok(rustix::process::fchdir(own)?)
+            }
+            (entered, _) => entered,
+        }
     }
 
     fn limit(&self) -> io::Result<()> {

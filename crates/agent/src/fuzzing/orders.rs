@@ -22,7 +22,7 @@ pub fn orders(data: &[u8]) {
         assert_eq!(serde_json::from_str::<Order>(written.get()).expect("what was written"), order);
     }
     let disk: Arc<dyn Disk> = Arc::new(Memory(Mutex::new(files(data))));
-    let kept = Kept { ids: 4, bytes: 1 << 12, ..Kept::default() };
+    let kept = Kept { ids: 4, bytes: 1 << 12 };
     let open = || Journal::open(Arc::clone(&disk), kept, |outcome| outcome.to_owned());
     let known = journal::read(Arc::clone(&disk)).expect("nothing is wrong with the disk");
     let mut journal = open().expect("nothing is wrong with the disk");
@@ -40,7 +40,7 @@ pub fn orders(data: &[u8]) {
         request,
     };
     let was = journal.state("a new id");
-    match journal.commit(vec![line], None) {
+    match journal.commit(vec![line]) {
         Ok(()) => {
             let expected = was.filter(|state| matches!(state, State::Ended { .. })).unwrap_or(State::Started);
             assert_eq!(open().expect("nothing is wrong with the disk").state("a new id"), Some(expected));

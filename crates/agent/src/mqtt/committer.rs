@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{Mqtt, Qos, Shared};
+use super::{AROUND, Mqtt, Qos, Shared};
 use crate::outbox::{Disk, Draft, Outbox, Plan, Tally};
 
 /// How soon a disk that could not be written is tried again.
@@ -140,6 +140,13 @@ impl Mqtt {
             }
             freed.await;
         }
+    }
+
+    /// Bytes that topic and payload of a message may have: what the broker of the latest connection and the outbox take.
+    pub fn largest(&self) -> usize {
+        let mut state = self.shared.state();
+        let broker = state.largest.map_or(usize::MAX, |largest| largest as usize).saturating_sub(AROUND);
+        state.queue.outbox().map_or(broker, |outbox| outbox.largest_message().min(broker))
     }
 
     /// Ends the [`Committer`] once everything has been written.

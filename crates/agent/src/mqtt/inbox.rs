@@ -22,6 +22,12 @@ impl Inbox {
     pub fn try_recv(&mut self) -> Option<Inbound> {
         self.inbox.try_recv().ok()
     }
+
+    /// Fed by a test.
+    #[cfg(test)]
+    pub(crate) fn fed_by(inbox: mpsc::Receiver<Inbound>) -> Self {
+        Self { inbox }
+    }
 }
 
 /// A message from the broker. Dropped without [`Inbound::ack`] it stays unacknowledged: the connection is made

@@ -240,13 +240,6 @@ impl Mqtt {
         self.shared.state().lost.clone()
     }
 
-    /// Bytes that topic and payload of a message may have: what the broker of the latest connection and the outbox take.
-    pub fn largest(&self) -> usize {
-        let mut state = self.shared.state();
-        let broker = state.largest.map_or(usize::MAX, |largest| largest as usize).saturating_sub(AROUND);
-        state.queue.outbox().map_or(broker, |outbox| outbox.largest_message().min(broker))
-    }
-
     /// What happened since the start.
     pub fn counters(&self) -> Counters {
         let state = self.shared.state();

@@ -3,15 +3,19 @@
 //! What is common to remote actions is done by `action/`, starting and ending of processes by `executor/`; here is what
 //! a command is. It must never run one that the owner's policy does not allow.
 
+mod folders;
+mod job;
 mod outcome;
+mod settings;
 
 use std::{
-    collections::BTreeMap,
     fs,
-    os::unix::fs::chown,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::Context as _;
@@ -20,36 +24,30 @@ use protocol::{
     command::{Order as Wanted, Report, Request, State, Status},
     topic::{Layout, Template, order_status},
 };
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
     action::{
-        Action, Decoded, End, Order, Refusal, Step,
+        Action, Decoded, End, Hold, Order, Refusal, Step,
         engine::{self, Engine},
         policy::{Run, Verdict},
     },
-    config::{ByteSize, Delivery, Interval, Qos, Topic},
-    executor::{self, Event, Executor, Job, Login, Running},
+    executor::Executor,
     mqtt::{Inbound, Inbox},
     outbox::Tally,
     service::{Context, Invalid, Outgoing, Service},
-    store,
 };
+use job::Kept;
 use outcome::Outcome;
-use outcome::Pieces;
 pub(crate) use outcome::{Outcome as Ended, name};
+use settings::Config;
 
 /// Messages taken and not yet acknowledged.
 const INBOX: usize = 64;
-/// What a command has left to end by itself once it was asked to.
-const GRACE: Duration = Duration::from_secs(2);
-/// Where programs are looked for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs commands.
 pub(crate) struct Command {
@@ -58,93 +56,6 @@ pub(crate) struct Command {
     /// Where the status goes.
     status: Template,
     inbox: Inbox,
-}
-
-/// Settings under `services.command`.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Config {
-    /// Topic of the requests; by default that of the layout. Where it lacks {device_id}, that is appended.
-    topic: Option<Topic>,
-    /// Quality of service of the status.
-    qos: Qos,
-    /// What becomes of a status while the broker is out of reach.
-    delivery: Delivery,
-    /// Bytes kept of each of the two outputs of a command: the beginning and the end.
-    output_size_limit: ByteSize,
-    /// How long a command may take; a request may ask for less.
-    max_execution_time: Interval,
-    /// How many commands run at once.
-    max_concurrent: u32,
-    /// How many more wait; a further one is rejected.
-    queue: u32,
-    /// What runs a command, by `-c`.
-    shell: String,
-    /// The user that commands run as (`user`, `user:group` or numbers); by default that of the agent.
-    run_as: Option<String>,
-    /// Variables that a request may set; those it does not set are the agent's own.
-    env: Vec<String>,
-    /// What the processes of one command may use.
-    limits: Limits,
-    /// How often output is sent of a command with `stream`.
-    stream_interval: Interval,
-}
-
-/// What the processes of one command may use.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Limits {
-    /// Memory, in bytes; by default as much as there is.
-    memory: Option<ByteSize>,
-    /// Processes and threads.
-    pids: Option<u32>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { memory: None, pids: Some(512) }
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            topic: None,
-            qos: Qos::AtLeastOnce,
-            delivery: Delivery::Durable,
-            output_size_limit: ByteSize::bytes(64 << 10),
-            max_execution_time: Interval::seconds(60),
-            max_concurrent: 4,
-            queue: 64,
-            shell: "/bin/sh".to_owned(),
-            run_as: None,
-            env: Vec::new(),
-            limits: Limits::default(),
-            stream_interval: Interval::seconds(1),
-        }
-    }
-}
-
-impl Config {
-    fn check(&self) -> Result<(), Invalid> {
-        if self.max_concurrent == 0 {
-            return Err(Invalid::key("max_concurrent", "must be at least 1"));
-        }
-        if !self.shell.starts_with('/') {
-            return Err(Invalid::key("shell", "must be an absolute path, such as /bin/sh"));
-        }
-        if self.limits.pids.is_some_and(|pids| pids < 2) {
-            return Err(Invalid::key("limits.pids", "must be at least 2: the shell, and what it runs"));
-        }
-        if let Some(name) = self.env.iter().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
-            return Err(Invalid::key("env", format!("{name:?} cannot be the name of a variable")));
-        }
-        Ok(())
-    }
-
-    fn limits(&self) -> executor::Limits {
-        executor::Limits { memory: self.limits.memory.map(ByteSize::get), pids: self.limits.pids }
-    }
 }
 
 impl Service for Command {
@@ -160,8 +71,11 @@ impl Service for Command {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        if !Path::new(&self.config.shell).exists() {
-            return Err(Invalid::key("shell", "there is no such file").into());
+        let program = fs::metadata(&self.config.shell).map_err(|error| {
+            Invalid::key("shell", format!("{} cannot be run: {error}", self.config.shell))
+        })?;
+        if !program.is_file() || program.permissions().mode() & 0o111 == 0 {
+            return Err(Invalid::key("shell", format!("{} is no program", self.config.shell)).into());
         }
         if let Some(account) = &self.config.run_as {
             Executor::check_account(account).map_err(|error| Invalid::key("run_as", error))?;
@@ -184,8 +98,14 @@ impl Service for Command {
         };
         let executor = Executor::new(config.run_as.as_deref(), &config.limits());
         let cancels = ctx.shared.actions.cancels(Self::NAME);
-        let commands = Commands { config, ctx: ctx.clone(), device_id, topic, folder, executor };
-        Engine::new(commands, ctx, inbox, cancels, limits).run().await
+        if !ctx.shared.actions.policy.is_set() {
+            warn!(
+                "there is no policy: whoever may publish to this device may run anything; see docs/policy.md"
+            );
+        }
+        let troubled = AtomicBool::new(false);
+        let commands = Commands { config, ctx: ctx.clone(), device_id, topic, folder, executor, troubled };
+        Engine::new(commands, ctx, cancels, limits).run(inbox).await
     }
 }
 
@@ -199,6 +119,8 @@ struct Commands {
     /// Where this service keeps what it needs.
     folder: PathBuf,
     executor: Executor,
+    /// The policy could not be read when it was last needed.
+    troubled: AtomicBool,
 }
 
 /// A command as it is written down.
@@ -237,7 +159,13 @@ impl Action for Commands {
     }
 
     fn authorise(&self, _id: &str, request: &Asked) -> Result<Option<String>, Refusal> {
-        self.allowed(request).map(|(rule, _)| rule)
+        let allowed = self.allowed(request).map(|(rule, _)| rule);
+        // The file may have been broken, or mended, since.
+        let troubled = self.ctx.shared.actions.policy.trouble().is_some();
+        if self.troubled.swap(troubled, Ordering::Relaxed) != troubled {
+            self.ready(&self.ctx);
+        }
+        allowed
     }
 
     fn ending(&self, request: Option<&Asked>, end: End) -> Outcome {
@@ -261,27 +189,32 @@ impl Action for Commands {
         }
     }
 
-    async fn run(self: Arc<Self>, id: String, request: Asked, cancel: CancellationToken) -> Outcome {
+    async fn run(self: Arc<Self>, id: String, request: Asked, cancel: CancellationToken) -> (Outcome, Hold) {
         let begun = Instant::now();
-        let report = match self.allowed(&request) {
+        let (report, kept) = match self.allowed(&request) {
             Ok((_, run)) => self.execute(&id, &request, run, &cancel).await,
             // The policy has changed since it was accepted.
-            Err(refusal) => Report::of(State::Rejected, self.ctx.now()).because(refusal.reason),
+            Err(refusal) => (Report::of(State::Rejected, self.ctx.now()).because(refusal.reason), Kept(None)),
         };
         let report = if request.wanted.expect_reboot && may_reboot(&report) {
             self.wait_for_reboot(report, begun + self.time(&request.wanted), &cancel).await
         } else {
             report
         };
-        Outcome { bare: request.bare, report }
+        let mut kept = kept;
+        (Outcome { bare: request.bare, report }, Some(Box::new(move || drop(kept.0.take()))))
     }
 
     async fn recover(&self, id: &str, request: Asked, rebooted: Option<bool>) -> Option<Outcome> {
-        let left = Executor::collect(&self.spool(id)).await;
-        self.clean(id).await;
         if request.wanted.expect_reboot && rebooted.is_none() {
+            // With what it has left in its spool.
             return None;
         }
+        if rebooted.is_some() {
+            self.until_connected().await;
+        }
+        let left = Executor::collect(&self.spool(id)).await;
+        self.clean(id).await;
         // What had ended before its agent did has ended so.
         let mut report = match left {
             Some(left) => outcome::report(left, self.room(id), self.ctx.now()),
@@ -307,7 +240,10 @@ impl Action for Commands {
     }
 
     fn ready(&self, ctx: &Context) {
-        ctx.running(format!("commands are held by {}", self.executor.containment()));
+        match ctx.shared.actions.policy.trouble() {
+            Some(trouble) => ctx.degraded(format!("no command is run: {trouble}")),
+            None => ctx.running(format!("commands are held by {}", self.executor.containment())),
+        }
     }
 
     fn detail(&self, request: &Asked) -> String {
@@ -361,134 +297,6 @@ impl Commands {
         }
     }
 
-    fn time(&self, wanted: &Wanted) -> Duration {
-        let most = self.config.max_execution_time.get();
-        wanted.timeout_s.map_or(most, |seconds| Duration::from_secs_f64(seconds).min(most))
-    }
-
-    async fn execute(&self, id: &str, asked: &Asked, run: Run, cancel: &CancellationToken) -> Report {
-        let started = match self.job(id, &asked.wanted, run).await {
-            Ok(job) => self.executor.start(&job).map_err(anyhow::Error::from),
-            Err(error) => Err(error),
-        };
-        let report = match started {
-            Ok(running) => self.follow(id, running, asked, cancel).await,
-            Err(error) => {
-                Report::of(State::Failed, self.ctx.now()).because(format!("cannot be started: {error:#}"))
-            }
-        };
-        self.clean(id).await;
-        report
-    }
-
-    async fn follow(
-        &self,
-        id: &str,
-        mut running: Running,
-        asked: &Asked,
-        cancel: &CancellationToken,
-    ) -> Report {
-        let mut pieces = Pieces::default();
-        let mut cancelled = false;
-        loop {
-            let event = tokio::select! {
-                event = running.next() => event,
-                () = cancel.cancelled(), if !cancelled => {
-                    cancelled = true;
-                    running.cancel();
-                    continue;
-                }
-            };
-            match event {
-                Event::Started { .. } => {}
-                Event::Chunk { stdout, stderr } if !asked.bare => {
-                    let report = Report::of(State::InProgress, self.ctx.now());
-                    drop(self.send(id, pieces.next(report, stdout, stderr)));
-                }
-                Event::Chunk { .. } => {}
-                Event::Ended(report) => return outcome::report(report, self.room(id), self.ctx.now()),
-            }
-        }
-    }
-
-    async fn job(&self, id: &str, wanted: &Wanted, run: Run) -> anyhow::Result<Job> {
-        let (work, spool) = (self.work(id), self.spool(id));
-        let cwd = wanted.cwd.as_ref().map_or_else(|| work.clone(), PathBuf::from);
-        let account = self.config.run_as.clone();
-        let made = spawn_blocking(move || make_folders(&work, &spool, account.as_deref()));
-        let login = made.await?.context("make its working directory")?;
-        let mut argv = vec![self.config.shell.clone(), "-c".to_owned(), run.script];
-        if !run.args.is_empty() {
-            argv.push("sh".to_owned());
-            argv.extend(run.args);
-        }
-        Ok(Job {
-            argv,
-            env: self.environment(wanted, &login),
-            cwd,
-            run_as: self.config.run_as.clone(),
-            timeout: self.time(wanted),
-            grace: GRACE,
-            output_limit: self.config.output_size_limit.get(),
-            chunk_every: wanted.stream.then(|| self.config.stream_interval.get()),
-            limits: self.config.limits(),
-            spool: self.spool(id),
-        })
-    }
-
-    /// Nothing of the agent's own environment but what the owner has named.
-    fn environment(&self, wanted: &Wanted, login: &Login) -> BTreeMap<String, String> {
-        let mut env = BTreeMap::from([
-            ("PATH".to_owned(), PATH.to_owned()),
-            ("SHELL".to_owned(), self.config.shell.clone()),
-            ("LANG".to_owned(), "C.UTF-8".to_owned()),
-        ]);
-        env.extend(login.env.iter().cloned());
-        let own = self.config.env.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
-        env.extend(own);
-        env.extend(wanted.env.clone());
-        env
-    }
-
-    /// It is not done before the machine is restarted, with which this process ends.
-    async fn wait_for_reboot(&self, report: Report, until: Instant, cancel: &CancellationToken) -> Report {
-        let status = tokio::select! {
-            () = tokio::time::sleep_until(until) => match report.status {
-                State::Success => State::Failed,
-                other => other,
-            },
-            () = cancel.cancelled() => State::Cancelled,
-        };
-        let report = Report { status, timestamp: self.ctx.now(), ..report };
-        report.because("the machine was not restarted in time")
-    }
-
-    fn work(&self, id: &str) -> PathBuf {
-        self.folder.join("work").join(file_name(id))
-    }
-
-    fn spool(&self, id: &str) -> PathBuf {
-        self.folder.join("spool").join(file_name(id))
-    }
-
-    /// Takes away what a command has left in its own folder.
-    async fn clean(&self, id: &str) {
-        let work = self.work(id);
-        let removed = spawn_blocking(move || fs::remove_dir_all(work)).await;
-        match removed {
-            Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
-                warn!(id, error = %error, "the working directory of a command cannot be removed");
-            }
-            _ => {}
-        }
-    }
-
-    /// Bytes that the output may take in the payload.
-    fn room(&self, id: &str) -> usize {
-        let around = self.topic.len() + self.device_id.as_str().len() + id.len() + outcome::AROUND;
-        self.ctx.mqtt.largest().saturating_sub(around)
-    }
-
     fn send(&self, id: &str, report: Report) -> Option<Arc<Tally>> {
         let (device_id, execution_id) = (self.device_id.clone(), id.to_owned());
         let mut status = Status { device_id, execution_id, seq: 0, report };
@@ -506,21 +314,4 @@ impl Commands {
         let Config { qos, delivery, .. } = self.config;
         self.ctx.publish_followed(Outgoing { topic: self.topic.clone(), qos, delivery, payload })
     }
-}
-
-/// A folder for one command alone, and one for what its keeper may have to leave.
-fn make_folders(work: &Path, spool: &Path, account: Option<&str>) -> anyhow::Result<Login> {
-    let login = executor::login(account).map_err(anyhow::Error::msg)?;
-    store::make_folder(work)?;
-    spool.parent().map_or(Ok(()), store::make_folder)?;
-    if account.is_some() {
-        chown(work, Some(login.ids.0), Some(login.ids.1))?;
-    }
-    Ok(login)
-}
-
-/// Ids are any text; names of files are not.
-fn file_name(id: &str) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, id.as_bytes());
-    protocol::hex::encode(&digest.as_ref()[..16])
 }

@@ -161,3 +161,30 @@ async fn a_damaged_journal_costs_what_is_damaged() {
     let list = run(&story.home, &["command", "list"], "").await;
     assert!(list.out.contains("\nd ") && list.out.starts_with("a "), "{list:#?}");
 }
+
+/// The next life knows how it ended before it can ask the broker what it takes.
+#[tokio::test]
+async fn an_end_after_a_crash_is_cut_to_what_the_broker_takes() {
+    let mut story = Story::begin("").await;
+    story.broker = testkit::Mosquitto::builder().line("max_packet_size 20000").start().await.unwrap();
+    story.home = crate::support::Home::new(&format!("mqtt://127.0.0.1:{}", story.broker.port()))
+        .device("d1")
+        .yaml(&crate::story::services(""));
+    let mut agent = story.online().await;
+    let written = story.file("written");
+    story.order("long", &format!("head -c 60000 /dev/zero; echo >{}; sleep 60", written.display())).await;
+    story.lines("written", 1).await;
+    story.broker.stop().await.unwrap();
+    agent.kill().await.unwrap();
+    let _agent = story.home.start();
+    wait_status(&story.home, |status| status["connection"]["state"] == "waiting").await;
+    story.broker.start().await.unwrap();
+    story.watcher = testkit::Watcher::start(&story.broker, "iot/d1/#").await.unwrap();
+    // A copy is told to whoever was not there yet.
+    wait_status(&story.home, |status| status["connection"]["state"] == "connected").await;
+    story.order("long", "true").await;
+    let end = story.end("long").await;
+    assert_eq!(end["status"], "interrupted");
+    let dropped = end["stdout_dropped"].as_u64().unwrap();
+    assert_eq!(end["stdout"].as_str().unwrap().len() as u64 + dropped, 60_000);
+}

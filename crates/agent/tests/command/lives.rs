@@ -160,6 +160,20 @@ async fn output_is_sent_while_it_runs_where_that_is_asked_for() {
     assert!("1\n2\n3\n4\n5\n".starts_with(&text) && text.len() >= 6, "{text:?}");
 }
 
+/// Nothing that was sent while it ran is missing at its end.
+#[tokio::test]
+async fn what_is_sent_while_it_runs_is_whole() {
+    let story = Story::begin(", stream_interval: 100ms").await;
+    let _agent = story.online().await;
+    story
+        .order_with("e1", "printf 'a\\303'; sleep 0.5; printf 'b\\303'; sleep 0.5", json!({ "stream": true }))
+        .await;
+    story.end("e1").await;
+    let chunks = story.said("e1").into_iter().filter(|said| said["chunk"].is_u64());
+    let text: String = chunks.filter_map(|chunk| chunk["stdout"].as_str().map(str::to_owned)).collect();
+    assert_eq!(text, "a\u{fffd}b\u{fffd}");
+}
+
 #[tokio::test]
 async fn a_command_has_surroundings_of_its_own() {
     let story = Story::begin(", env: [MINE, FROM_AGENT]").await;
@@ -185,6 +199,22 @@ async fn a_command_has_surroundings_of_its_own() {
     let end = story.end("forbidden").await;
     assert_eq!(end["status"], "rejected");
     assert!(end["message"].as_str().unwrap().contains("LD_PRELOAD"), "{end:#}");
+}
+
+/// Of the state folder, in which it works, another user sees only that one folder.
+#[tokio::test]
+async fn a_command_may_run_as_somebody_else() {
+    let story = Story::begin(", run_as: nobody").await;
+    let _agent = story.online().await;
+    story.order("e1", "id -un; echo x >mine && cat mine; pwd; ls ..").await;
+    let end = story.end("e1").await;
+    let out: Vec<&str> = end["stdout"].as_str().unwrap_or_default().lines().collect();
+    assert_eq!(out[..2], ["nobody", "x"], "{end:#}");
+    let folder = std::path::Path::new(out[2]);
+    assert!(folder.starts_with(story.home.path()) && !folder.exists(), "{end:#}");
+    assert_eq!(end["exit_code"], 2, "{end:#}");
+    story.order_with("e2", "true", json!({ "cwd": "/root" })).await;
+    assert!(story.end("e2").await["message"].as_str().unwrap().contains("cannot enter /root"));
 }
 
 #[tokio::test]

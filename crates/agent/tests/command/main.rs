@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit_findings;
 mod bare;
 mod crashes;
 mod lives;

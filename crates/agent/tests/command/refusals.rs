@@ -78,7 +78,8 @@ async fn what_came_too_late_is_not_run() {
     story.order_with("late", "echo never", json!({ "expires_at": "2020-01-01T00:00:00Z" })).await;
     assert_eq!(story.end("late").await["status"], "expired");
     // Its turn comes too late.
-    let soon = std::time::SystemTime::now() + std::time::Duration::from_millis(1500);
+    let soon = iot_agent::clock::Clock::new(iot_agent::clock::built(), None).now()
+        + std::time::Duration::from_millis(1500);
     let soon = protocol::Timestamp::from_system_time(soon).to_string();
     story.order("before", "sleep 2.5").await;
     story.order_with("then", "echo never", json!({ "expires_at": soon })).await;
@@ -141,6 +142,11 @@ async fn the_policy_decides() {
     policy("command: {allow_eny: true}\n");
     story.order("broken", "id -u").await;
     assert_eq!(story.end("broken").await["status"], "rejected");
+    wait_status(&story.home, |status| status["services"]["command"]["state"] == "degraded").await;
+    policy("command: {allow_any: true}\n");
+    story.order("mended", "id -u").await;
+    assert_eq!(story.end("mended").await["stdout"], "0\n");
+    wait_status(&story.home, |status| status["services"]["command"]["state"] == "running").await;
     let verified = run(&story.home, &["audit", "verify"], "").await;
     assert_eq!(verified.code, 0, "{verified:#?}");
     let shown = run(&story.home, &["audit", "show"], "").await;

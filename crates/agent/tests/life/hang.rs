@@ -120,7 +120,7 @@ async fn a_pause_is_followed_by_no_burst() {
     let beat = watcher.next_on("iot/d1/heartbeat", SOON).await.unwrap().json().unwrap();
     assert_eq!(
         beat["services"],
-        serde_json::json!({"heartbeat": "running", "metrics": "off", "registration": "running"}),
+        serde_json::json!({"command": "off", "heartbeat": "running", "metrics": "off", "registration": "running"}),
         "{beat:#}"
     );
     agent.signal(Signal::STOP).unwrap();

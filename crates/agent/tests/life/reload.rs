@@ -128,7 +128,10 @@ async fn a_new_configuration_takes_effect_and_a_bad_one_does_not() {
     assert_eq!(end["connection"]["connects"], 1, "{end:#}");
     let running = json!({"state": "running", "restarts": 0});
     let off = json!({"state": "off", "restarts": 0});
-    assert_eq!(end["services"], json!({"heartbeat": running, "metrics": off, "registration": running}));
+    assert_eq!(
+        end["services"],
+        json!({"command": off, "heartbeat": running, "metrics": off, "registration": running})
+    );
     stop(&mut agent, "reloaded").await;
     let stopped = log(&agent);
     let stopped =

@@ -188,11 +188,11 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// The next piece, as a report.
-    pub(super) fn next(&mut self, report: Report, stdout: Piece, stderr: Piece) -> Report {
+    /// The next piece, as a report; its output may take `room` bytes in the payload.
+    pub(super) fn next(&mut self, report: Report, stdout: Piece, stderr: Piece, room: usize) -> Report {
         let [out, err] = &mut self.rest;
         let ((out, out_dropped, out_lossy), (err, err_dropped, err_lossy)) =
-            (piece(out, stdout), piece(err, stderr));
+            (piece(out, stdout, room / 2), piece(err, stderr, room / 2));
         let chunk = Some(self.number);
         self.number += 1;
         let output = Output {
@@ -204,10 +204,29 @@ impl Pieces {
         };
         Report { chunk, output, ..report }
     }
+
+    /// What is left of characters whose rest never came.
+    pub(super) fn last(&mut self, report: Report) -> Option<Report> {
+        let [out, err] = std::mem::take(&mut self.rest).map(|rest| decode(&rest).0);
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        let output = Output { stdout: some(out), stderr: some(err), lossy: true, ..Output::default() };
+        let any = output.stdout.is_some() || output.stderr.is_some();
+        any.then_some(Report { chunk: Some(self.number), output, ..report })
+    }
 }
 
-fn piece(rest: &mut Vec<u8>, Piece { bytes, dropped }: Piece) -> (Option<String>, Option<u64>, bool) {
+fn piece(
+    rest: &mut Vec<u8>,
+    Piece { bytes, mut dropped }: Piece,
+    room: usize,
+) -> (Option<String>, Option<u64>, bool) {
     rest.extend(bytes);
+    while !rest.is_empty() && encoded(&decode(rest).0) > room {
+        let half = rest.len() / 2;
+        let half = half - begun(&rest[..half]);
+        dropped += (rest.len() - half) as u64;
+        rest.truncate(half);
+    }
     // What follows a gap is not its rest.
     let kept = if dropped == 0 { begun(rest) } else { 0 };
     let next = rest.split_off(rest.len() - kept);
@@ -232,3 +251,6 @@ pub(super) fn brief(outcome: &RawValue) -> Box<RawValue> {
     }
     to_raw_value(&parsed).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
+
+#[cfg(test)]
+mod tests;
