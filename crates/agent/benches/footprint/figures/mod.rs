@@ -12,7 +12,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use table::Table;
 
-const SIZE_MB: f64 = 4.0;
+/// Of the whole. Enrolment, presence and heartbeat alone had to do with 4; decision 9 says what has come since.
+const SIZE_MB: f64 = 5.0;
 
 /// Takes them all; a failure when a limit is exceeded.
 pub(crate) async fn take() -> ExitCode {
