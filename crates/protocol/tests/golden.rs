@@ -3,6 +3,8 @@
 //! `golden/*.json` end in a newline that is not part of the payload. Their macs were computed by
 //! `golden/macs.py`, which shares no code with the crate.
 
+// Long because each golden file has its test here, and the sweep over damaged ones goes through every reader.
+
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 use std::collections::BTreeMap;
