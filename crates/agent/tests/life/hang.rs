@@ -118,11 +118,12 @@ async fn a_pause_is_followed_by_no_burst() {
     let home = Home::new(&format!("mqtt://127.0.0.1:{}", broker.port())).device("d1");
     let mut agent = home.start();
     let beat = watcher.next_on("iot/d1/heartbeat", SOON).await.unwrap().json().unwrap();
-    assert_eq!(
-        beat["services"],
-        serde_json::json!({"command": "off", "heartbeat": "running", "metrics": "off", "registration": "running"}),
-        "{beat:#}"
-    );
+    // Two are on here, and whatever else there is, is told to be off.
+    for (name, state) in beat["services"].as_object().unwrap() {
+        let on = matches!(name.as_str(), "heartbeat" | "registration");
+        assert_eq!(state, if on { "running" } else { "off" }, "{name}: {beat:#}");
+    }
+    assert!(beat["services"]["heartbeat"].is_string() && beat["services"]["metrics"].is_string(), "{beat:#}");
     agent.signal(Signal::STOP).unwrap();
     // The pause is what is tested.
     sleep(PAUSE).await;
