@@ -23,10 +23,11 @@ mod load;
 #[path = "../footprint/figures/table.rs"]
 mod table;
 
-#[cfg(target_os = "linux")]
 /// What is measured together, by name.
+#[cfg(target_os = "linux")]
 type Part = (&'static str, fn(&mut table::Table));
 
+#[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     use std::process::ExitCode;
     // `cargo test --benches` only wants to know that it builds.
