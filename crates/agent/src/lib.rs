@@ -19,6 +19,7 @@ pub mod fuzzing;
 mod harness;
 pub mod identity;
 pub mod log;
+mod mountinfo;
 pub mod mqtt;
 pub mod outbox;
 pub mod presence;

@@ -1,14 +1,15 @@
 //! The folders of one command: where it works, and where its keeper leaves what it has to.
 
 use std::{
+    ffi::OsString,
     fs, io,
-    os::unix::fs::chown,
+    os::unix::{ffi::OsStringExt as _, fs::chown},
     path::{Path, PathBuf},
 };
 
 use crate::{
     executor::{self, Login},
-    store,
+    mountinfo, store,
 };
 
 /// A folder for one command alone, and one for what its keeper may have to leave.
@@ -36,17 +37,14 @@ pub(super) fn remove(work: &Path) -> io::Result<()> {
 
 /// Something that is mounted at `folder` or below; what stays mounted is seen by all.
 fn mounted(folder: &Path) -> Option<PathBuf> {
-    let folder = fs::canonicalize(folder).ok()?;
     // On systems without this file only root mounts anything, and a command that does so cleans up after itself.
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(place);
-    places.into_iter().find(|place| place.starts_with(&folder))
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    at_or_below(&fs::canonicalize(folder).ok()?, &mounts)
 }
 
-/// A path, in which the system writes white space and backslashes as octal numbers.
-fn place(written: &str) -> PathBuf {
-    let named = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    named.iter().fold(written.to_owned(), |path, (octal, plain)| path.replace(octal, plain)).into()
+fn at_or_below(folder: &Path, mounts: &[u8]) -> Option<PathBuf> {
+    let places = mounts.split(|byte| *byte == b'\n').filter_map(mountinfo::place);
+    places.map(|place| PathBuf::from(OsString::from_vec(place))).find(|place| place.starts_with(folder))
 }
 
 #[cfg(test)]
@@ -56,12 +54,21 @@ mod tests {
     #[test]
     fn what_is_mounted_is_not_removed() {
         let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let mounted_here = all.lines().filter_map(|line| line.split(' ').nth(4)).map(place);
+        let mounted_here = all.lines().filter_map(|line| mountinfo::place(line.as_bytes()));
+        let mounted_here = mounted_here.map(|place| PathBuf::from(OsString::from_vec(place)));
         for place in mounted_here.filter(|place| place.parent().is_some_and(Path::is_dir)) {
             assert!(mounted(&place).is_some(), "{}", place.display());
             assert!(mounted(place.parent().unwrap()).is_some());
         }
-        assert_eq!(place("/a\\040b/\\134c"), Path::new("/a b/\\c"));
+        assert_eq!(mountinfo::place(b"1 2 3:4 / /a\\040b/\\134c rw"), Some(b"/a b/\\c".to_vec()));
+    }
+
+    /// Another's mount whose path is no text hides none of the others.
+    #[test]
+    fn what_is_mounted_is_found_among_paths_of_any_bytes() {
+        let mounts = b"1 2 0:1 / /\xff\xfe rw - tmpfs none rw\n2 2 0:2 / /work/a\\040b rw - tmpfs none rw\n";
+        assert_eq!(at_or_below(Path::new("/work"), mounts), Some("/work/a b".into()));
+        assert_eq!(at_or_below(Path::new("/wor"), mounts), None);
     }
 
     #[test]

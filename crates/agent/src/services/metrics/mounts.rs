@@ -9,6 +9,7 @@ use super::{
     text::{lines, words},
     watched::Watched,
 };
+use crate::mountinfo::unescape;
 
 /// A file system to be looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,25 +174,6 @@ impl<'a> Entry<'a> {
 
 fn is_below(path: &[u8], folder: &[u8]) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| folder == b"/" && !rest.is_empty() || rest.starts_with(b"/"))
-}
-
-/// The kernel writes blank, tab, newline and backslash as `\040` and so on.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, tail @ ..] = rest {
-        let octal = if *first == b'\\' { tail.first_chunk().and_then(octal) } else { None };
-        plain.push(octal.unwrap_or(*first));
-        rest = if octal.is_some() { &tail[3..] } else { tail };
-    }
-    plain
-}
-
-fn octal(digits: &[u8; 3]) -> Option<u8> {
-    digits.iter().try_fold(0_u8, |value, digit| {
-        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 8)?;
-        value.checked_mul(8)?.checked_add(digit)
-    })
 }
 
 #[cfg(test)]
