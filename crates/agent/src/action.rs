@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::{mqtt::Inbound, outbox::Tally, service::Context};
+use crate::{identity, mqtt::Inbound, outbox::Tally, service::Context};
 use audit::Audit;
 use engine::{Cancel, Slot};
 use policy::Policy;
@@ -201,21 +201,29 @@ impl Actions {
     }
 }
 
-/// An id for an order that has none: 128 random bits, as a UUID of version 4 is written.
+/// An id for an order that has none: 128 random bits, as a UUID of version 4, variant 1, is written.
 pub(crate) fn new_id() -> String {
-    let mut bytes = [0; 16];
-    if let Err(error) = getrandom::fill(&mut bytes) {
-        // The run goes on; and an id that is taken twice would not do any harm but to be answered as known.
-        tracing::error!(error = %error, "no random bits from the system");
-    }
-    let bits = u128::from_be_bytes(bits(bytes));
+    // Without random bits an id that is taken twice does no harm but to be answered as known.
+    let bits = identity::random_bits().unwrap_or_else(|error| {
+        tracing::error!(error = %error, "an order without an id gets one that is not unique");
+        0
+    });
+    let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
     let hex = format!("{bits:032x}");
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
-/// Version 4, variant 1.
-fn bits(mut bytes: [u8; 16]) -> [u8; 16] {
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    bytes
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_new_id_is_a_uuid_of_version_4() {
+        let (one, other) = (super::new_id(), super::new_id());
+        assert_ne!(one, other);
+        for id in [one, other] {
+            let dashes: Vec<usize> = id.match_indices('-').map(|(at, _)| at).collect();
+            assert_eq!((id.len(), dashes), (36, vec![8, 13, 18, 23]), "{id}");
+            assert_eq!(&id[14..15], "4", "{id}");
+            assert!(["8", "9", "a", "b"].contains(&&id[19..20]), "{id}");
+        }
+    }
 }

@@ -76,7 +76,7 @@ impl Executor {
     /// process takes in the orphans of what it started.
     ///
     /// A short look at the disk at the start of a service, and no network.
-    pub fn new(run_as: Option<&str>, _limits: &Limits) -> Self {
+    pub fn new(run_as: Option<&str>) -> Self {
         Self::with(own_program(), run_as, Within::Best)
     }
 

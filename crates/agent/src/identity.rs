@@ -381,11 +381,16 @@ impl Profile {
     }
 }
 
-/// 128 random bits in hexadecimal.
-fn random() -> Result<String, Error> {
+/// 128 random bits.
+pub(crate) fn random_bits() -> Result<u128, Error> {
     let mut bits = [0; 16];
     getrandom::fill(&mut bits).map_err(|source| Error::Random { source })?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bits)))
+    Ok(u128::from_be_bytes(bits))
+}
+
+/// The same in hexadecimal.
+fn random() -> Result<String, Error> {
+    Ok(format!("{:032x}", random_bits()?))
 }
 
 fn boot_id() -> Result<String, Error> {

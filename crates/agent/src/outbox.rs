@@ -36,6 +36,7 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 pub use crate::config::Qos;
 pub use class::Class;
+pub(crate) use disk::apart;
 pub use disk::{Disk, Folder};
 pub use message::{Draft, Fate, Key, Record};
 pub use plan::Plan;

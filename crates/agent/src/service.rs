@@ -2,6 +2,7 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use protocol::{Timestamp, status::ServiceState, topic::Template};
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
@@ -14,7 +15,7 @@ use crate::{
     clock::Clock,
     config::{Section, ServiceSchema},
     identity::Identity,
-    mqtt::{Backoff, Delivery, Inbox, Message, Mqtt, Qos},
+    mqtt::{Backoff, Connection, Delivery, Inbox, Message, Mqtt, Qos},
     outbox::{Class, Draft, Tally},
 };
 
@@ -199,6 +200,14 @@ impl Context {
         template.resolve(&self.shared.topics.prefix, device_id, self.identity().client_id().as_str())
     }
 
+    /// The same once the device id is known.
+    ///
+    /// # Errors
+    /// When that was not awaited.
+    pub fn topic(&self, template: &Template) -> anyhow::Result<String> {
+        self.resolve(template).context("the topic needs more than a device id")
+    }
+
     /// Claims the topic that `template` stands for; subscribed as soon as it is known.
     pub fn claim(&self, template: &Template, qos: Qos, capacity: usize) -> Inbox {
         let client_id = self.identity().client_id().as_str();
@@ -262,6 +271,12 @@ impl Context {
         let payload = payload(self.next_seq());
         drop(self.mqtt.publish(Message { topic, payload, qos, retain: false, delivery }));
         false
+    }
+
+    /// Whether a message of this kind would be dropped now, so that there is no need to make it and to use its number.
+    pub fn would_drop(&self, delivery: Delivery) -> bool {
+        delivery == Delivery::Live
+            && !matches!(*self.mqtt.connection().borrow(), Connection::Connected { .. })
     }
 
     /// Does `work` until it ends or the service is to end, whichever comes first.

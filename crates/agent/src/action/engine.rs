@@ -37,12 +37,12 @@ use tracing::{error, info, warn};
 use super::{
     Action, Decoded, End, Hold, Order, Step,
     audit::{Decision, Note},
-    journal::{Journal, Kept, Line},
+    journal::{self, Journal, Kept, Line},
 };
 use crate::{
     log::chain,
     mqtt::{Inbound, Inbox},
-    outbox::{Counts, Disk, Folder},
+    outbox::{Counts, Disk, Folder, apart},
     service::Context,
 };
 use item::{Effect, Item, Running, Unwritten};
@@ -198,29 +198,19 @@ impl<A: Action> Engine<A> {
         let slot = Slot::default();
         let before = self.ctx.shared.actions.take_over(self.ctx.name, &slot);
         let place = Arc::clone(&slot);
-        let opened = blocking(move || {
+        let opened = apart(move || {
             // An engine that was left behind may be waiting for the disk: it writes no more after this.
             before.into_iter().for_each(|before| *lock(&before) = None);
             let journal = Journal::open(disk, Kept::default(), A::brief)?;
             let unfinished = journal.unfinished()?;
-            let outcomes = unfinished.1.into_iter().map(|id| {
-                let outcome = journal.outcome(&id)?;
-                Ok((id, outcome))
-            });
-            let outcomes: io::Result<Vec<_>> = outcomes.collect();
-            let damage = journal.damage();
-            let found = (unfinished.0, outcomes?, damage);
             *lock(&place) = Some(journal);
-            Ok(found)
+            Ok::<_, io::Error>(unfinished)
         });
-        let (open, untold, damage) = opened.await?;
-        if damage.lines > 0 {
-            warn!(lines = damage.lines, "the journal is damaged: these are lost");
-        }
+        let (open, untold) = opened.await?;
         self.journal = Some(slot);
         let mut lost = Vec::new();
         for (id, outcome) in untold {
-            if let Some(outcome) = outcome.and_then(|outcome| serde_json::from_str(outcome.get()).ok()) {
+            if let Ok(outcome) = serde_json::from_str(outcome.get()) {
                 self.tell_end(&id, &outcome);
             }
         }
@@ -317,7 +307,7 @@ impl<A: Action> Engine<A> {
 }
 
 fn folder(ctx: &Context) -> io::Result<Arc<dyn Disk>> {
-    let folder = ctx.folder().map_err(io::Error::other)?.path().join("journal");
+    let folder = ctx.folder().map_err(io::Error::other)?.path().join(journal::FOLDER);
     Ok(Arc::new(Folder::new(folder)))
 }
 
@@ -339,16 +329,5 @@ async fn until(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Does what waits for the disk on another thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    match task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(io::Error::other(error)),
-        },
     }
 }

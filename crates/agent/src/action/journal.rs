@@ -7,13 +7,13 @@
 //!
 //! Calls block for as long as the disk does.
 
-use std::{collections::HashSet, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use protocol::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::lines::{Damage, Lines, Place};
+use super::lines::{Lines, Place};
 use crate::outbox::Disk;
 use known::{Entry, Key, Known};
 pub(crate) use record::{Record, read};
@@ -138,6 +138,12 @@ pub(crate) struct Open {
     pub(crate) request: Box<RawValue>,
 }
 
+/// An id, and how it has ended.
+pub(crate) type Untold = (String, Box<RawValue>);
+
+/// The folder of a service's journal, in the service's own.
+pub(crate) const FOLDER: &str = "journal";
+
 /// The journal of one service.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -146,7 +152,6 @@ pub(crate) struct Journal {
     kept: Kept,
     /// Makes an outcome brief.
     brief: fn(&RawValue) -> Box<RawValue>,
-    damage: Damage,
 }
 
 impl Journal {
@@ -165,16 +170,14 @@ impl Journal {
                 known.enter(place, &line);
             }
         })?;
+        if damage.lines > 0 {
+            tracing::warn!(lines = damage.lines, "the journal is damaged: these are lost");
+        }
         // What is told must not be gone after a power cut. Where that cannot be made sure, knowing it is better than not.
         if let Err(error) = lines.sync() {
             tracing::warn!(error = %error, "the journal cannot be synced");
         }
-        Ok(Self { lines, known, kept, brief, damage })
-    }
-
-    /// What was found besides good lines.
-    pub(crate) fn damage(&self) -> Damage {
-        self.damage
+        Ok(Self { lines, known, kept, brief })
     }
 
     /// How far it is with this id; none where it is not known.
@@ -188,11 +191,11 @@ impl Journal {
         self.known.unnamed.iter().rfind(|(known, _)| *known == key).map(|(_, id)| id.as_str())
     }
 
-    /// What has not met its end, and the ids whose end has not been told; each in the order in which they were written.
+    /// What has not met its end, and each end that has not been told; in the order in which they were written.
     ///
     /// # Errors
     /// Those of the disk.
-    pub(crate) fn unfinished(&self) -> io::Result<(Vec<Open>, Vec<String>)> {
+    pub(crate) fn unfinished(&self) -> io::Result<(Vec<Open>, Vec<Untold>)> {
         let (mut open, mut untold) = (Vec::new(), Vec::new());
         let mut places: Vec<Entry> = self.known.index.values().copied().collect();
         places.retain(|entry| entry.state != State::Ended { told: true });
@@ -218,7 +221,9 @@ impl Journal {
                     expires_at: None,
                     request: RawValue::NULL.to_owned(),
                 }),
-                line => untold.push(line.id().to_owned()),
+                Line::Ended { id, outcome, .. } => untold.push((id, outcome)),
+                // No such line is where an end that was not told is.
+                Line::Told { .. } => {}
             }
         }
         Ok((open, untold))
@@ -281,14 +286,14 @@ impl Journal {
     /// Writes anew what is still to be known of the oldest segment, and forgets that.
     fn retire_first(&mut self) -> io::Result<()> {
         let mut again: Vec<Line> = Vec::new();
-        let mut forgotten = HashSet::new();
+        let mut forgotten: Vec<Key> = Vec::new();
         let newest = self.known.last.saturating_sub(self.kept.ids as u64);
         self.lines.read_first(&mut |place, text| {
             let Ok(line) = serde_json::from_str::<Line>(text) else { return };
             let key = Key::of(line.id());
             let Some(entry) = self.known.index.get(&key).filter(|entry| entry.place == place) else { return };
             if matches!(entry.state, State::Ended { .. }) && entry.n <= newest {
-                forgotten.insert(key);
+                forgotten.push(key);
             } else {
                 again.push(self.anew(line, *entry));
             }
@@ -298,26 +303,26 @@ impl Journal {
             self.entered(&again, &places);
         }
         self.lines.drop_first()?;
-        self.known.index.retain(|key, _| !forgotten.contains(key));
+        for key in forgotten {
+            self.known.index.remove(&key);
+        }
         Ok(())
     }
 
     /// The line as it is to be written again.
-    fn anew(&self, line: Line, Entry { n, state, .. }: Entry) -> Line {
-        match line {
-            Line::Accepted { id, at, boot_id, unnamed, expires_at, request, .. } => {
-                let started = state == State::Started;
-                Line::Accepted { id, n, at, boot_id, unnamed, started, expires_at, request }
+    fn anew(&self, mut line: Line, entry: Entry) -> Line {
+        match &mut line {
+            Line::Accepted { n, started, .. } => (*n, *started) = (entry.n, entry.state == State::Started),
+            Line::Ended { n, outcome, brief, told, .. } => {
+                *n = entry.n;
+                *told = entry.state == (State::Ended { told: true });
+                if *told && !std::mem::replace(brief, true) {
+                    *outcome = (self.brief)(outcome);
+                }
             }
-            Line::Ended { id, at, outcome, brief, .. } if state == (State::Ended { told: true }) => {
-                let outcome = if brief { outcome } else { (self.brief)(&outcome) };
-                Line::Ended { id, n, at, outcome, brief: true, told: true }
-            }
-            Line::Ended { id, at, outcome, brief, told, .. } => {
-                Line::Ended { id, n, at, outcome, brief, told }
-            }
-            other => other,
+            Line::Started { .. } | Line::Told { .. } => {}
         }
+        line
     }
 }
 

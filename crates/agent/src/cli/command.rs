@@ -12,10 +12,13 @@ use crate::{
     action::journal::{self, Record},
     agent, control,
     outbox::Folder,
-    services::command::{Asked, Ended},
+    service::Service,
+    services::command::{self, Asked, Ended},
     status::printable,
 };
 
+/// Whose journal it is.
+const SERVICE: &str = <command::Command as Service>::NAME;
 /// How much of a command fits beside the rest.
 const PREVIEW: usize = 60;
 /// How many are listed where nothing is said.
@@ -72,7 +75,7 @@ impl Command {
             }
             Self::Cancel { id, from } => {
                 let socket = agent::socket(&daemon(&from.sources())?);
-                let request = control::Command::Cancel { service: "command".to_owned(), id: id.clone() };
+                let request = control::Command::Cancel { service: SERVICE.to_owned(), id: id.clone() };
                 let said = control::ask(&socket, &request)?;
                 print(&format!("{id}: {}\n", said.as_str().unwrap_or_default()))
             }
@@ -93,7 +96,7 @@ impl List {
 }
 
 fn records(from: From) -> anyhow::Result<Vec<Record>> {
-    let folder = daemon(&from.sources())?.state.join("command").join("journal");
+    let folder = daemon(&from.sources())?.state.join(SERVICE).join(journal::FOLDER);
     if !folder.exists() {
         return Ok(Vec::new());
     }
@@ -112,7 +115,7 @@ fn report(record: &Record) -> Option<Report> {
 
 fn status(record: &Record) -> String {
     match report(record) {
-        Some(report) => crate::services::command::name(report.status),
+        Some(report) => command::name(report.status),
         None if record.ended.is_some() => "unknown".to_owned(),
         None if record.started => "in_progress".to_owned(),
         None => "accepted".to_owned(),

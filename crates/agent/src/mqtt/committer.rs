@@ -6,7 +6,7 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 use super::{AROUND, Mqtt, Qos, Shared};
-use crate::outbox::{Disk, Draft, Outbox, Plan, Tally};
+use crate::outbox::{Disk, Draft, Outbox, Plan, Tally, apart};
 
 /// How soon a disk that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -72,14 +72,11 @@ impl Committer {
 
     async fn commit(&self, plan: Plan) {
         let disk = Arc::clone(&self.disk);
-        let written = tokio::task::spawn_blocking(move || {
+        let written = apart(move || {
             let result = plan.execute(&*disk);
             (plan, result)
         });
-        let (plan, result) = written.await.unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => panic!("the runtime ends before its tasks: {error}"),
-        });
+        let (plan, result) = written.await;
         self.committed(plan, result);
     }
 

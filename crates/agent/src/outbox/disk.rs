@@ -10,6 +10,14 @@ use std::{
 
 use crate::store;
 
+/// Does what waits for a disk on another thread, and takes its panic as one's own.
+pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(error) => panic!("the runtime ends before its tasks: {error}"),
+    })
+}
+
 /// A folder of files. By name and without open files: nothing stays open between two calls.
 pub trait Disk: Debug + Send + Sync + 'static {
     /// Every regular file with its length; makes the folder where it is missing.

@@ -18,7 +18,6 @@ use std::{
     },
 };
 
-use anyhow::Context as _;
 use protocol::{
     DeviceId,
     command::{Order as Wanted, Report, Request, State, Status},
@@ -41,7 +40,7 @@ use crate::{
     outbox::Tally,
     service::{Context, Invalid, Outgoing, Service},
 };
-use job::Kept;
+use job::Held;
 use outcome::Outcome;
 pub(crate) use outcome::{Outcome as Ended, name};
 use settings::Config;
@@ -90,13 +89,13 @@ impl Service for Command {
             () = shutdown.cancelled() => return Ok(()),
             device_id = ctx.identity().device_id() => device_id,
         };
-        let topic = ctx.resolve(&status).context("the topic needs more than a device id")?;
+        let topic = ctx.topic(&status)?;
         let folder = ctx.folder()?.path().to_owned();
         let limits = engine::Limits {
             running: usize::try_from(config.max_concurrent)?,
             waiting: usize::try_from(config.queue)?,
         };
-        let executor = Executor::new(config.run_as.as_deref(), &config.limits());
+        let executor = Executor::new(config.run_as.as_deref());
         let cancels = ctx.shared.actions.cancels(Self::NAME);
         if !ctx.shared.actions.policy.is_set() {
             warn!(
@@ -191,18 +190,17 @@ impl Action for Commands {
 
     async fn run(self: Arc<Self>, id: String, request: Asked, cancel: CancellationToken) -> (Outcome, Hold) {
         let begun = Instant::now();
-        let (report, kept) = match self.allowed(&request) {
+        let (report, mut held) = match self.allowed(&request) {
             Ok((_, run)) => self.execute(&id, &request, run, &cancel).await,
             // The policy has changed since it was accepted.
-            Err(refusal) => (Report::of(State::Rejected, self.ctx.now()).because(refusal.reason), Kept(None)),
+            Err(refusal) => (Report::of(State::Rejected, self.ctx.now()).because(refusal.reason), Held(None)),
         };
         let report = if request.wanted.expect_reboot && may_reboot(&report) {
             self.wait_for_reboot(report, begun + self.time(&request.wanted), &cancel).await
         } else {
             report
         };
-        let mut kept = kept;
-        (Outcome { bare: request.bare, report }, Some(Box::new(move || drop(kept.0.take()))))
+        (Outcome { bare: request.bare, report }, Some(Box::new(move || drop(held.0.take()))))
     }
 
     async fn recover(&self, id: &str, request: Asked, rebooted: Option<bool>) -> Option<Outcome> {

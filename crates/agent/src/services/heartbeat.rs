@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use protocol::{
     DeviceId,
     heartbeat::{self, Alive, Outbox},
@@ -67,7 +66,7 @@ impl Service for Heartbeat {
 impl Heartbeat {
     async fn beat(&self) -> anyhow::Result<()> {
         let device_id = self.ctx.identity().device_id().await;
-        let topic = self.ctx.resolve(&self.topic).context("the topic needs more than a device id")?;
+        let topic = self.ctx.topic(&self.topic)?;
         // The first one follows the birth, not the next full interval.
         let mut connection = self.ctx.mqtt.connection();
         connection.wait_for(|connection| matches!(connection, Connection::Connected { .. })).await?;
@@ -76,8 +75,7 @@ impl Heartbeat {
         loop {
             self.ctx.progress(self.config.interval.get() + GRACE);
             ticks.tick().await;
-            let up = matches!(*connection.borrow(), Connection::Connected { .. });
-            if up || self.config.delivery != Delivery::Live {
+            if !self.ctx.would_drop(self.config.delivery) {
                 self.send(&device_id, topic.clone());
             }
         }

@@ -14,7 +14,6 @@ mod source;
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use protocol::{
     DeviceId,
     location::{Location, Source},
@@ -34,8 +33,6 @@ use source::{Choice, DEADLINE, Seen, Teller, choose};
 
 use crate::{
     clock::Clock,
-    config::Delivery,
-    mqtt::Connection,
     service::{Context, Outgoing, Service},
 };
 
@@ -82,11 +79,8 @@ impl Locations {
 
     async fn watch_these(&self, sources: Sources) -> anyhow::Result<()> {
         let device_id = self.ctx.identity().device_id().await;
-        let topic = self.ctx.resolve(&self.topic).context("the topic needs more than a device id")?;
-        let connection = self.ctx.mqtt.connection();
-        Watch { service: self, sources, device_id, topic, connection, next: Instant::now(), last: None }
-            .run()
-            .await
+        let topic = self.ctx.topic(&self.topic)?;
+        Watch { service: self, sources, device_id, topic, next: Instant::now(), last: None }.run().await
     }
 }
 
@@ -169,7 +163,6 @@ struct Watch<'a> {
     sources: Sources,
     device_id: DeviceId,
     topic: String,
-    connection: watch::Receiver<Connection>,
     /// When the next one is due.
     next: Instant,
     /// The place that was sent last, and when.
@@ -229,8 +222,7 @@ impl Watch<'_> {
 
     fn send(&self, source: Source, fix: &Fix, now: Instant) {
         let Config { qos, delivery, round_to, .. } = self.service.config;
-        let up = matches!(*self.connection.borrow(), Connection::Connected { .. });
-        if delivery == Delivery::Live && !up {
+        if self.service.ctx.would_drop(delivery) {
             return;
         }
         let mut location = Location {

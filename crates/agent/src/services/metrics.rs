@@ -37,7 +37,6 @@ mod watched;
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use protocol::{DeviceId, topic::Template};
 use tokio::{
     sync::watch,
@@ -55,7 +54,6 @@ pub(crate) use settings::Config;
 use settings::OverlayFile;
 
 use crate::{
-    config::Delivery,
     mqtt::Connection,
     service::{Context, Invalid, Outgoing, Service},
 };
@@ -100,7 +98,7 @@ impl Metrics {
 
     async fn watch(&self) -> anyhow::Result<()> {
         let device_id = self.ctx.identity().device_id().await;
-        let topic = self.ctx.resolve(&self.topic).context("the topic needs more than a device id")?;
+        let topic = self.ctx.topic(&self.topic)?;
         let file = self.config.metrics_config_file.as_ref();
         let mut watch = Watch {
             service: self,
@@ -167,7 +165,7 @@ impl Watch<'_> {
                 self.begin().await?;
             }
             // Samples that nobody will get are not taken; the next one covers the time.
-            if config.delivery == Delivery::Live && !self.is_up() {
+            if self.service.ctx.would_drop(config.delivery) {
                 continue;
             }
             self.look().await?;
@@ -180,10 +178,6 @@ impl Watch<'_> {
     fn promise(&self) {
         let Config { interval, timeout, .. } = &self.service.config;
         self.service.ctx.progress(interval.get() + 3 * timeout.get() + FIRST + GRACE);
-    }
-
-    fn is_up(&self) -> bool {
-        matches!(*self.connection.borrow(), Connection::Connected { .. })
     }
 
     /// The first look has no rates: what is sent begins with the second, soon after.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use iot_agent::{
     config::{Delivery, Interval, Qos, Topic},
     service::{Context, Outgoing, Service},
@@ -67,7 +66,7 @@ impl Uptime {
     async fn publish(&self) -> anyhow::Result<()> {
         let device_id = self.ctx.identity().device_id().await;
         let template = self.ctx.template(self.config.topic.as_deref());
-        let topic = self.ctx.resolve(&template).context("the topic needs more than a device id")?;
+        let topic = self.ctx.topic(&template)?;
         let interval = self.config.interval.get();
         loop {
             // Whoever does not come back in time hangs, and is started anew.

@@ -44,7 +44,7 @@ impl<A: Action> Engine<A> {
             let journal = journal.as_mut().ok_or_else(taken_over)?;
             if synced { journal.commit(lines) } else { journal.note(&lines) }
         };
-        blocking(write).await?;
+        apart(write).await?;
         self.told.clear();
         Ok(())
     }
@@ -137,9 +137,12 @@ impl<A: Action> Engine<A> {
                         self.tell_end(&id, &outcome);
                     }
                 }
-                info!("the journal can be written again");
-                self.action.ready(&self.ctx);
                 self.turn(Vec::new(), Vec::new()).await;
+                // Where there was nothing to write, only what waits has tried it.
+                if self.retry.is_none() {
+                    info!("the journal can be written again");
+                    self.action.ready(&self.ctx);
+                }
             }
             Err(error) => {
                 self.tell_overdue();
@@ -212,7 +215,7 @@ impl<A: Action> Engine<A> {
         let journal = self.journal.clone().ok_or_else(|| io::Error::other("there is no journal"))?;
         let asked = id.to_owned();
         let read = move || lock(&journal).as_ref().ok_or_else(taken_over)?.outcome(&asked);
-        match blocking(read).await? {
+        match apart(read).await? {
             Some(outcome) => Ok(serde_json::from_str(outcome.get())?),
             None => Err(io::Error::other("it is not in the journal")),
         }

@@ -39,6 +39,8 @@ struct Log {
     released: Mutex<Vec<String>>,
     changed: Notify,
     go: Notify,
+    /// How often all was said to be well.
+    well: std::sync::atomic::AtomicUsize,
     /// An end is taken, and does not get to the disk.
     held_up: std::sync::atomic::AtomicBool,
 }
@@ -150,6 +152,7 @@ impl Action for Act {
     }
 
     fn ready(&self, ctx: &Context) {
+        self.0.well.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         ctx.healthy();
     }
 

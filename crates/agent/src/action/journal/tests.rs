@@ -40,6 +40,7 @@ fn told(id: &str) -> Line {
 
 fn ids(journal: &Journal) -> (Vec<(String, bool)>, Vec<String>) {
     let (open, untold) = journal.unfinished().unwrap();
+    let untold: Vec<String> = untold.into_iter().map(|(id, _)| id).collect();
     (open.into_iter().map(|open| (open.id, open.started)).collect(), untold)
 }
 

@@ -29,9 +29,9 @@ const FIRST_CONNECTION: Duration = Duration::from_secs(10);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A command that has ended, until that is written down: before that, its keeper leaves its outcome in the spool.
-pub(super) struct Kept(pub(super) Option<Running>);
+pub(super) struct Held(pub(super) Option<Running>);
 
-impl Drop for Kept {
+impl Drop for Held {
     fn drop(&mut self) {
         if let Some(running) = self.0.take() {
             running.leave();
@@ -51,19 +51,19 @@ impl Commands {
         asked: &Asked,
         run: Run,
         cancel: &CancellationToken,
-    ) -> (Report, Kept) {
+    ) -> (Report, Held) {
         let started = match self.job(id, &asked.wanted, run).await {
             Ok(job) => self.executor.start(&job).map_err(anyhow::Error::from),
             Err(error) => Err(error),
         };
         let ended = match started {
             Ok(running) => {
-                let mut kept = Kept(Some(running));
-                (self.follow(id, &mut kept, asked, cancel).await, kept)
+                let mut held = Held(Some(running));
+                (self.follow(id, &mut held, asked, cancel).await, held)
             }
             Err(error) => {
                 let why = format!("cannot be started: {error:#}");
-                (Report::of(State::Failed, self.ctx.now()).because(why), Kept(None))
+                (Report::of(State::Failed, self.ctx.now()).because(why), Held(None))
             }
         };
         self.clean(id).await;
@@ -73,7 +73,7 @@ impl Commands {
     async fn follow(
         &self,
         id: &str,
-        Kept(running): &mut Kept,
+        Held(running): &mut Held,
         asked: &Asked,
         cancel: &CancellationToken,
     ) -> Report {

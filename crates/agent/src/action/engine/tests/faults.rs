@@ -1,5 +1,7 @@
 //! What becomes of orders while the journal cannot be written or read.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 
 const REFUSED: &str = "the journal cannot be written";
@@ -224,4 +226,23 @@ async fn an_engine_that_was_left_behind_writes_no_more() {
     old.kill().await;
     new.stop().await;
     assert_eq!(world.states().into_keys().collect::<Vec<_>>(), ["a", "b"]);
+}
+
+/// What waits for a disk that cannot be written is tried again and again, and nobody is told that all is well meanwhile.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_well_before_something_was_written() {
+    let world = World::new();
+    let life = world.start_with(0, 1, vec![wish("a", "hello")]).await;
+    world.log.hears("a", "accepted").await;
+    life.kill().await;
+    world.disk.set_read_only(true);
+    let life = world.start(1, 1).await;
+    tokio::time::sleep(4 * AGAIN).await;
+    // The two starts, which could read it.
+    assert_eq!(world.log.well.load(Ordering::Relaxed), 2);
+    world.disk.heal();
+    world.log.hears("a", "hello").await;
+    tokio::time::sleep(2 * AGAIN).await;
+    assert_eq!(world.log.well.load(Ordering::Relaxed), 3);
+    life.stop().await;
 }
