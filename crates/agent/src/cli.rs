@@ -10,7 +10,7 @@ mod publish;
 use std::{
     ffi::OsString,
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     action::policy::Policy,
     agent,
-    config::{self, Loaded, Paths, Sources},
+    config::{self, Loaded, Paths, Section, Sources},
     control, executor, register, services, status,
 };
 
@@ -211,6 +211,16 @@ fn load(sources: &Sources) -> anyhow::Result<Loaded> {
         report(&anyhow::anyhow!("{notice}"));
     }
     Ok(loaded)
+}
+
+/// The section of a service, for what works without a daemon: on a machine that is not set up yet there is something to
+/// see, too, and the settings can stand on the command line.
+fn section(from: From, name: &str) -> anyhow::Result<Section> {
+    if from.config == Path::new(DEFAULT_FILE) && !from.config.exists() && from.set.is_empty() {
+        return Ok(Section::silent(name));
+    }
+    let loaded = load(&from.sources())?;
+    loaded.config.services.section(name).cloned().with_context(|| format!("there is no service {name}"))
 }
 
 fn check(sources: &Sources) -> anyhow::Result<()> {

@@ -34,6 +34,7 @@ pub use services::{Section, ServiceSchema, Services};
 pub use show::{Shown, show};
 pub(crate) use stamp::Stamp;
 pub use url::{BrokerUrl, Proxy, ProxyKind, Scheme};
+pub(crate) use values::schema as scalar_schema;
 pub use values::{ByteSize, Delivery, Interval, Qos, Span, Topic, Version};
 
 use finding::{Report, sort, suggestion};

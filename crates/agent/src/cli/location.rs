@@ -1,16 +1,15 @@
 //! `iot-agent location`: where the device is.
 
-use std::{fmt::Write as _, path::Path, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::Subcommand;
 use protocol::location::Place;
 use serde_json::Value;
 
-use super::{DEFAULT_FILE, From, block_on, load, print, report};
+use super::{From, block_on, print, report, section};
 use crate::{
     clock::{self, Clock},
-    config::Section,
     services::location::{self, Asked, Asking},
 };
 
@@ -41,23 +40,13 @@ impl Location {
     /// Tells on stderr what is waited for.
     pub(super) fn run(self) -> anyhow::Result<()> {
         let Self::Once { from, source, timeout, json } = self;
-        let section = section(from)?;
+        let section = section(from, "location")?;
         let clock = Clock::new(clock::built(), None);
         let asking = Asking { source, patience: Duration::from_secs(timeout.into()) };
         let place = block_on(location::once(&section, &asking, &clock, |why| report(&anyhow!("{why}"))))?;
         let value = serde_json::to_value(&place)?;
         print(&if json { format!("{value:#}\n") } else { render(&place, &value) })
     }
-}
-
-/// On a machine that is not set up yet, the settings can stand on the command line.
-fn section(from: From) -> anyhow::Result<Section> {
-    const NAME: &str = "location";
-    if from.config == Path::new(DEFAULT_FILE) && !from.config.exists() && from.set.is_empty() {
-        return Ok(Section::silent(NAME));
-    }
-    let loaded = load(&from.sources())?;
-    loaded.config.services.section(NAME).cloned().context("the location service is registered")
 }
 
 /// One value a line.

@@ -1,15 +1,14 @@
 //! `iot-agent metrics`: what the machine and its programs are doing.
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::Subcommand;
 use serde_json::{Map, Value};
 
-use super::{DEFAULT_FILE, From, block_on, load, print, report};
+use super::{From, block_on, print, report, section};
 use crate::{
     clock::{self, Clock},
-    config::Section,
     services::metrics,
     status::printable,
 };
@@ -34,23 +33,13 @@ impl Metrics {
     /// Takes a second: rates need two looks.
     pub(super) fn run(self) -> anyhow::Result<()> {
         let Self::Once { from, json } = self;
-        let section = section(from)?;
+        let section = section(from, "metrics")?;
         let seen = block_on(metrics::once(&section, &Clock::new(clock::built(), None)))?;
         for late in &seen.late {
             report(&anyhow!("{late}: no answer in time"));
         }
         print(&if json { format!("{:#}\n", seen.sample) } else { render(&seen.sample) })
     }
-}
-
-/// On a machine that is not set up yet there is something to see, too.
-fn section(from: From) -> anyhow::Result<Section> {
-    const NAME: &str = "metrics";
-    if from.config == Path::new(DEFAULT_FILE) && !from.config.exists() && from.set.is_empty() {
-        return Ok(Section::silent(NAME));
-    }
-    let loaded = load(&from.sources())?;
-    loaded.config.services.section(NAME).cloned().context("the metrics service is registered")
 }
 
 /// One value a line.

@@ -28,7 +28,7 @@ macro_rules! schema {
         }
     };
 }
-pub(super) use schema;
+pub(crate) use schema;
 
 /// Reads a scalar that is written as an integer or as a word.
 struct Scalar<T> {

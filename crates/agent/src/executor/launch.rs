@@ -64,7 +64,7 @@ pub(super) fn launch(job: &Job, plan: &Plan, cell: &Cell) -> Result<Launched, St
 /// Whether the copy begins in its group of v2: where the kernel cannot do that, it enters later.
 fn fork(cell: &Cell) -> io::Result<(Option<Pid>, bool)> {
     if let Some(folder) = cell.beginning() {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let forked = rustix::fs::open(folder, flags, Mode::empty())
             .map_err(io::Error::from)
             .and_then(|folder| sys::fork(Some(folder.as_fd())));

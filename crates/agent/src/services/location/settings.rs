@@ -11,7 +11,7 @@ use serde::{
 
 use super::fix::Point;
 use crate::{
-    config::{Delivery, FilePath, Interval, Qos, Secret, SecretFile, Topic},
+    config::{Delivery, FilePath, Interval, Qos, Secret, SecretFile, Topic, scalar_schema},
     service::Invalid,
 };
 
@@ -281,29 +281,10 @@ impl<'de, const MOST: u8> Deserialize<'de> for Degrees<MOST> {
     }
 }
 
-/// The JSON Schema of a scalar, in place.
-macro_rules! schema {
-    ($name:ident, $schema:tt) => {
-        impl JsonSchema for $name {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!($schema)
-            }
-        }
-    };
-}
-
-schema!(Asked, { "enum": ["gps", "gpsd", "google", "fixed"] });
-schema!(BaudRate, { "type": ["string", "integer"], "minimum": 50, "maximum": 4_000_000, "pattern": "^auto$" });
-schema!(Server, { "type": "string", "minLength": 1 });
-schema!(Positive, { "type": "number", "exclusiveMinimum": 0 });
+scalar_schema!(Asked, { "enum": ["gps", "gpsd", "google", "fixed"] });
+scalar_schema!(BaudRate, { "type": ["string", "integer"], "minimum": 50, "maximum": 4_000_000, "pattern": "^auto$" });
+scalar_schema!(Server, { "type": "string", "minLength": 1 });
+scalar_schema!(Positive, { "type": "number", "exclusiveMinimum": 0 });
 
 impl<const MOST: u8> JsonSchema for Degrees<MOST> {
     fn inline_schema() -> bool {
