@@ -2,8 +2,17 @@
 
 use std::{os::fd::AsFd, path::Path};
 
+use rustix::net::SendFlags;
+
 /// Whether orphans of a process's offspring become its children, so that none is out of sight.
 pub(super) const REAPS: bool = cfg!(target_os = "linux");
+
+/// A peer that is gone is an error and no signal. macOS has no such flag: there it is for the agent to ignore SIGPIPE, as
+/// every program in Rust does from its start.
+#[cfg(not(target_vendor = "apple"))]
+pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+pub(super) const NO_SIGNAL: SendFlags = SendFlags::empty();
 
 /// Takes in the orphans of this process's offspring from now on.
 pub(super) fn reap_orphans() {

@@ -23,6 +23,7 @@ use super::{
     contain::{Cell, Plan},
     frame::{self, Decoder, Frame, Stream},
     job::{End, Event, Job, Kept, LONGEST, Report},
+    os,
     tree::{self, Process},
 };
 
@@ -117,7 +118,7 @@ impl Running {
     pub(super) fn send(&mut self, mut bytes: &[u8]) {
         if let Some(stream) = self.stream.as_ref().filter(|_| self.out.is_empty()) {
             // What is wrong with the socket comes up at the next attempt to read from it.
-            while let Ok(sent) = rustix::net::send(stream, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            while let Ok(sent) = rustix::net::send(stream, bytes, os::NO_SIGNAL | SendFlags::DONTWAIT) {
                 bytes = &bytes[sent..];
                 if bytes.is_empty() {
                     return;
