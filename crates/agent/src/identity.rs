@@ -142,7 +142,7 @@ impl Identity {
         let identity = Self {
             client_id,
             profile: file.profile,
-            boot_id: boot_id()?,
+            boot_id: machine::boot_id()?,
             run_id: random()?,
             device: watch::Sender::new(device),
             store: store.clone(),
@@ -165,7 +165,7 @@ impl Identity {
         Ok(Self {
             client_id,
             profile: Profile::default(),
-            boot_id: boot_id()?,
+            boot_id: machine::boot_id()?,
             run_id: random()?,
             device: watch::Sender::new(None),
             store: Store::nowhere(),
@@ -391,13 +391,6 @@ pub(crate) fn random_bits() -> Result<u128, Error> {
 /// The same in hexadecimal.
 fn random() -> Result<String, Error> {
     Ok(format!("{:032x}", random_bits()?))
-}
-
-fn boot_id() -> Result<String, Error> {
-    match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
-        Ok(id) if !id.trim().is_empty() => Ok(id.trim().into()),
-        _ => random(),
-    }
 }
 
 #[cfg(test)]

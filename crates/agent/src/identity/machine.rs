@@ -47,6 +47,14 @@ fn lost_at_reboot(_: &Path) -> bool {
     false
 }
 
+/// The kernel's id of this boot; a random one where the kernel has none.
+pub(super) fn boot_id() -> Result<String, super::Error> {
+    match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().into()),
+        _ => super::random(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
