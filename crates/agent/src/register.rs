@@ -36,6 +36,8 @@ pub async fn run(config: &Config, force: bool) -> anyhow::Result<Outcome> {
     if !force && let Some(device) = &*shared.identity.device().borrow() {
         return Ok(Outcome::Enrolled(device.device_id.to_string()));
     }
+    // Orders that wait for the device are the daemon's.
+    mqtt.visit();
     let ctx = Context {
         name: Registration::NAME,
         shared: Arc::clone(&shared),

@@ -70,6 +70,34 @@ async fn force_asks_again_and_takes_the_backend_s_word() {
     assert!(said.iter().all(|message| message.topic.starts_with("iot/registration/")), "{said:#?}");
 }
 
+/// Orders that wait for the device are left for the daemon, however many there are.
+#[tokio::test]
+async fn orders_that_wait_stay_with_the_broker() {
+    const ORDERS: usize = 60;
+    let broker = Mosquitto::plain().await.unwrap();
+    let backend = Backend::start(&broker).await;
+    let services = "services: {registration: {device_secret_file: psk}, command: {enabled: true}}";
+    let home = home(&broker).device("d1").yaml(services);
+    let mut agent = home.start();
+    wait_status(&home, |status| status["connection"]["state"] == "connected").await;
+    agent.terminate().unwrap();
+    agent.wait_exit(SOON).await.unwrap();
+    let orders: Vec<_> =
+        (0..ORDERS).map(|n| format!("{{\"execution_id\": \"{n}\", \"command\": \"true\"}}")).collect();
+    testkit::client::publish_lines(&broker, "iot/d1/command", &orders, 1).await.unwrap();
+
+    let mut command = register(&home, &["--force"]);
+    backend.answer(&backend.request().await, id("d1")).await;
+    assert_eq!(code(&mut command).await, 0, "{:#?}", command.stderr.all());
+    let _agent = home.start();
+    let said = backend.watcher.messages();
+    for _ in 0..ORDERS {
+        said.find(|message| message.json().is_ok_and(|said| said["status"] == "success"), SOON)
+            .await
+            .unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_is_77_with_the_reason() {
     let broker = Mosquitto::plain().await.unwrap();

@@ -198,13 +198,17 @@ impl Mqtt {
         Pending::stored(tally)
     }
 
-    /// Claims a topic filter. `{device_id}` in it is filled in by [`Mqtt::bind`]; until then it waits.
-    /// `capacity` bounds the messages taken and not yet acknowledged. When the inbox is dropped the subscription
-    /// stays, for `owner` to claim it again; see [`Mqtt::release`].
+    /// Claims a topic filter; with `{device_id}` in it, from [`Mqtt::bind`] on. `capacity` bounds the messages taken
+    /// and not yet acknowledged. The subscription outlives the inbox, for `owner` to claim again: [`Mqtt::release`].
     pub fn claim(&self, owner: &'static str, filter: &str, qos: Qos, capacity: usize) -> Inbox {
         let inbox = self.shared.state().router.claim(owner, filter, qos, capacity);
         self.shared.wake.notify_one();
         Inbox { inbox }
+    }
+
+    /// Leaves what is not claimed here with the broker, for whoever the session belongs to; before any claim.
+    pub(crate) fn visit(&self) {
+        self.shared.state().router.visit();
     }
 
     /// `owner` does not come back for the inboxes it has dropped: their topics are unsubscribed.
@@ -213,9 +217,8 @@ impl Mqtt {
         self.shared.wake.notify_one();
     }
 
-    /// From now on the device id is known: waiting claims are subscribed, and the connection is made anew so
-    /// that it has a will. From this moment on it counts as down: nothing is said of the device before its birth.
-    /// The same id again changes nothing.
+    /// From now on the device id is known: waiting claims are subscribed, and the connection is made anew to have a
+    /// will; it counts as down until its birth. The same id again changes nothing.
     pub fn bind(&self, device_id: &str) {
         let mut state = self.shared.state();
         if !state.router.bind(device_id) {

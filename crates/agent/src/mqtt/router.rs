@@ -13,6 +13,8 @@ pub(super) enum Routed {
     Full,
     /// Nobody claimed its topic: acknowledge it, or it would block the window.
     Unclaimed,
+    /// Nobody here claimed its topic, and it is for somebody else.
+    NotOurs,
 }
 
 #[derive(Debug)]
@@ -35,6 +37,8 @@ struct Route {
 pub(super) struct Router {
     routes: Vec<Route>,
     device_id: Option<String>,
+    /// The session is another's: what nobody claims here is his.
+    visiting: bool,
     /// Filters that nobody claims any more; the broker's session may have them.
     orphans: Vec<String>,
 }
@@ -48,6 +52,8 @@ impl Router {
         qos: Qos,
         capacity: usize,
     ) -> mpsc::Receiver<Inbound> {
+        // What is not acknowledged fills the window; what has no need of that still passes.
+        let qos = if self.visiting { Qos::AtMostOnce } else { qos };
         let capacity = capacity.max(1);
         let (inbox, receiver) = mpsc::channel(capacity);
         let same = |route: &&mut Route| {
@@ -61,6 +67,11 @@ impl Router {
         let template = template.to_owned();
         self.routes.push(Route { owner, template, filter, qos, capacity, inbox, subscribed: false });
         receiver
+    }
+
+    /// Uses a session that is another's: takes what is claimed from now on, and nothing else.
+    pub(super) fn visit(&mut self) {
+        self.visiting = true;
     }
 
     /// `owner` does not come back for what it has claimed.
@@ -137,7 +148,7 @@ impl Router {
             |route: &&Route| route.filter.as_deref().is_some_and(|filter| matches(filter, &message.topic));
         let Some(route) = self.routes.iter().find(claims) else {
             message.leave();
-            return Routed::Unclaimed;
+            return if self.visiting { Routed::NotOurs } else { Routed::Unclaimed };
         };
         match route.inbox.try_send(message) {
             Ok(()) => Routed::Delivered,

@@ -172,6 +172,7 @@ impl Link<'_> {
                 self.redeliver |= receipt.is_some() && self.keeps_session;
             }
             Routed::Unclaimed => state.counters.unclaimed += 1,
+            Routed::NotOurs => {}
         }
         drop(state);
         let gone = routed == Routed::Unclaimed || (routed == Routed::Full && !self.keeps_session);
