@@ -4,8 +4,10 @@
 mod fix;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod google;
 mod gps;
 mod gpsd;
+mod networks;
 mod nmea;
 mod once;
 mod port;

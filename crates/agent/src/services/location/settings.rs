@@ -1,6 +1,6 @@
 //! Settings under `services.location`.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, num::NonZeroU32};
 
 use protocol::location::Source;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -12,6 +12,7 @@ use serde::{
 use super::fix::Point;
 use crate::{
     config::{Delivery, FilePath, Interval, Qos, Secret, SecretFile, Topic, scalar_schema},
+    http::Url,
     service::Invalid,
 };
 
@@ -43,14 +44,16 @@ pub(crate) struct Config {
     pub(super) max_age: Interval,
     /// Degrees that latitude and longitude are rounded to, for privacy.
     pub(super) round_to: Option<Positive>,
-    /// Whether to ask a geolocation service. Not in this version.
+    /// Whether to ask a geolocation service.
     pub(super) use_google_geolocation: bool,
     /// Its key.
     pub(super) api_key: Option<Secret>,
     /// File with its key.
     pub(super) api_key_file: Option<SecretFile>,
-    /// Where it is.
-    pub(super) geolocation_url: Option<String>,
+    /// Where it is; by default Google's.
+    pub(super) geolocation_url: Option<Endpoint>,
+    /// Most requests to it in a day (UTC).
+    pub(super) geolocation_daily_limit: NonZeroU32,
     /// Whether it may go by the address of the device.
     pub(super) consider_ip: bool,
 }
@@ -74,6 +77,8 @@ impl Default for Config {
             api_key: None,
             api_key_file: None,
             geolocation_url: None,
+            // Google's first 10,000 requests of a month are free.
+            geolocation_daily_limit: NonZeroU32::new(300).expect("more than none"),
             consider_ip: false,
         }
     }
@@ -99,7 +104,7 @@ impl Config {
             if sources.contains(&source) {
                 return Err(Invalid::key("sources", format!("{source} is there twice")));
             }
-            // That there is no geolocation service in this version is told at the start, whatever else is set.
+            // To list it is to want it; all else about it has defaults.
             if let Some((.., key)) =
                 set.iter().find(|(name, set, _)| *name == source && !*set && source != Source::Google)
             {
@@ -237,6 +242,41 @@ impl Serialize for Server {
     }
 }
 
+/// Where a geolocation service is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint(pub(super) Url);
+
+/// Where Google's is.
+const GOOGLE: &str = "https://www.googleapis.com/geolocation/v1/geolocate";
+
+impl Endpoint {
+    /// Google's, which answers nobody without a key.
+    pub(super) fn google() -> Self {
+        Self(GOOGLE.parse().expect("a URL"))
+    }
+
+    /// Whether it is one that needs a key.
+    pub(super) fn needs_key(&self) -> bool {
+        self.0.host() == "www.googleapis.com"
+    }
+}
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let url: Url = Cow::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)?;
+        if url.has_parameter("key") {
+            return Err(de::Error::custom("must not contain a key; use api_key_file"));
+        }
+        Ok(Self(url))
+    }
+}
+
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
 /// A number over zero.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Positive(pub(super) f64);
@@ -284,6 +324,7 @@ impl<'de, const MOST: u8> Deserialize<'de> for Degrees<MOST> {
 scalar_schema!(Asked, { "enum": ["gps", "gpsd", "google", "fixed"] });
 scalar_schema!(BaudRate, { "type": ["string", "integer"], "minimum": 50, "maximum": 4_000_000, "pattern": "^auto$" });
 scalar_schema!(Server, { "type": "string", "minLength": 1 });
+scalar_schema!(Endpoint, { "type": "string", "pattern": "^https?://" });
 scalar_schema!(Positive, { "type": "number", "exclusiveMinimum": 0 });
 
 impl<const MOST: u8> JsonSchema for Degrees<MOST> {
