@@ -21,7 +21,7 @@ use std::{
 };
 
 pub use crate::mqtt::fuzzing::packets;
-pub use crate::services::location::fuzzing::nmea;
+pub use crate::services::location::fuzzing::{geolocation, nmea};
 pub use crate::services::metrics::fuzzing::{names, procfs, settings};
 pub use audit::audit;
 pub use config::config;
@@ -52,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     ("frames", frames),
     ("orders", orders),
     ("nmea", nmea),
+    ("geolocation", geolocation),
 ];
 
 /// A folder of one's own, gone with this.

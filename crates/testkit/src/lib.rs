@@ -26,6 +26,7 @@ pub mod recorder;
 pub mod seed;
 pub mod stalls;
 mod tls;
+pub mod web;
 mod wire;
 
 pub use client::{Endpoint, Watcher, publish};

@@ -1,6 +1,6 @@
 //! Settings under `services.location`.
 
-use std::{borrow::Cow, fmt, num::NonZeroU32};
+use std::{borrow::Cow, fmt};
 
 use protocol::location::Source;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -53,7 +53,7 @@ pub(crate) struct Config {
     /// Where it is; by default Google's.
     pub(super) geolocation_url: Option<Endpoint>,
     /// Most requests to it in a day (UTC).
-    pub(super) geolocation_daily_limit: NonZeroU32,
+    pub(super) geolocation_daily_limit: Requests,
     /// Whether it may go by the address of the device.
     pub(super) consider_ip: bool,
 }
@@ -78,7 +78,7 @@ impl Default for Config {
             api_key_file: None,
             geolocation_url: None,
             // Google's first 10,000 requests of a month are free.
-            geolocation_daily_limit: NonZeroU32::new(300).expect("more than none"),
+            geolocation_daily_limit: Requests(300),
             consider_ip: false,
         }
     }
@@ -119,6 +119,20 @@ impl Config {
             ));
         }
         Ok(sources)
+    }
+}
+
+impl Config {
+    /// What a geolocation service needs, and is only told of while it is asked.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(super) fn check_geolocation(&self) -> Result<(), Invalid> {
+        let needed = self.geolocation_url.as_ref().is_none_or(Endpoint::needs_key);
+        if needed && self.api_key.is_none() && self.api_key_file.is_none() {
+            return Err(Invalid::key("api_key_file", NO_KEY));
+        }
+        Ok(())
     }
 }
 
@@ -246,6 +260,8 @@ impl Serialize for Server {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint(pub(super) Url);
 
+/// What to do without a key.
+pub(super) const NO_KEY: &str = "Google's service needs a key; set api_key_file, or another geolocation_url";
 /// Where Google's is.
 const GOOGLE: &str = "https://www.googleapis.com/geolocation/v1/geolocate";
 
@@ -274,6 +290,21 @@ impl<'de> Deserialize<'de> for Endpoint {
 impl Serialize for Endpoint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
+    }
+}
+
+/// A number of requests, at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Requests(pub(super) u32);
+
+impl<'de> Deserialize<'de> for Requests {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u32::deserialize(deserializer)? {
+            0 => {
+                Err(de::Error::custom("must be over 0; with use_google_geolocation: false nothing is asked"))
+            }
+            requests => Ok(Self(requests)),
+        }
     }
 }
 
@@ -325,6 +356,7 @@ scalar_schema!(Asked, { "enum": ["gps", "gpsd", "google", "fixed"] });
 scalar_schema!(BaudRate, { "type": ["string", "integer"], "minimum": 50, "maximum": 4_000_000, "pattern": "^auto$" });
 scalar_schema!(Server, { "type": "string", "minLength": 1 });
 scalar_schema!(Endpoint, { "type": "string", "pattern": "^https?://" });
+scalar_schema!(Requests, { "type": "integer", "minimum": 1 });
 scalar_schema!(Positive, { "type": "number", "exclusiveMinimum": 0 });
 
 impl<const MOST: u8> JsonSchema for Degrees<MOST> {
