@@ -1,4 +1,11 @@
-//! The networks around: access points of Wi-Fi, and cells.
+//! The networks around: access points of Wi-Fi from NetworkManager, and cells from ModemManager, over D-Bus.
+
+#[cfg(all(feature = "dbus", target_os = "linux"))]
+mod bus;
+#[cfg(all(feature = "dbus", target_os = "linux"))]
+mod cells;
+#[cfg(all(feature = "dbus", target_os = "linux"))]
+mod wifi;
 
 use std::time::Duration;
 
@@ -25,7 +32,7 @@ pub(super) struct AccessPoint {
 
 /// How a cell speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "nothing listens to modems yet")]
+#[cfg_attr(not(all(feature = "dbus", target_os = "linux")), allow(dead_code, reason = "nothing is heard"))]
 pub(super) enum Radio {
     Gsm,
     Cdma,
@@ -61,9 +68,43 @@ impl Ears {
         Self
     }
 
-    /// Listens anew; takes up to some seconds.
-    #[allow(clippy::unused_async, reason = "what listens will wait")]
+    /// Listens anew; takes up to some seconds. Nothing is kept between two times, so that nothing wakes the device.
+    #[cfg(all(feature = "dbus", target_os = "linux"))]
     pub(super) async fn hear(&mut self) -> Heard {
-        Heard { troubles: vec!["this build does not listen to networks".to_owned()], ..Heard::default() }
+        listen().await
+    }
+
+    /// As above; there is nothing to ask.
+    #[cfg(not(all(feature = "dbus", target_os = "linux")))]
+    #[allow(clippy::unused_async, reason = "where there is something to ask, it waits")]
+    pub(super) async fn hear(&mut self) -> Heard {
+        let why = "this build does not listen to networks: it has no D-Bus";
+        Heard { troubles: vec![why.to_owned()], ..Heard::default() }
     }
 }
+
+#[cfg(all(feature = "dbus", target_os = "linux"))]
+async fn listen() -> Heard {
+    let bus = match bus::Bus::open().await {
+        Ok(bus) => bus,
+        Err(error) => {
+            let why = format!("no system bus, so neither Wi-Fi nor a modem is heard: {}", bus::plain(&error));
+            return Heard { troubles: vec![why], ..Heard::default() };
+        }
+    };
+    let (points, cells) = tokio::join!(wifi::hear(&bus), cells::hear(&bus));
+    let mut heard = Heard::default();
+    let trouble = |what: &str, error: &zbus::Error| format!("{what}: {}", bus::plain(error));
+    match points {
+        Ok(points) => heard.access_points = points,
+        Err(error) => heard.troubles.push(trouble("Wi-Fi is not heard, NetworkManager", &error)),
+    }
+    match cells {
+        Ok(cells) => heard.cells = cells,
+        Err(error) => heard.troubles.push(trouble("no modem is heard, ModemManager", &error)),
+    }
+    heard
+}
+
+#[cfg(all(test, feature = "dbus", target_os = "linux"))]
+mod tests;
