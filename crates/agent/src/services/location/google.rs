@@ -117,11 +117,10 @@ impl Asker {
             // A town by its address instead of a house, for a scan that has failed, would be no news.
             return;
         }
-        if self.memory.find(&around, now).is_none() {
-            if let Err(trouble) = self.ask(&around, now).await {
-                let Trouble { why, passes } = trouble;
-                return if passes { tell.none(why) } else { tell.down(why) };
-            }
+        if self.memory.find(&around, now).is_none()
+            && let Err(Trouble { why, passes }) = self.ask(&around, now).await
+        {
+            return if passes { tell.none(why) } else { tell.down(why) };
         }
         match self.memory.find(&around, now).flatten() {
             // As old as the networks that say it is still the place.
