@@ -37,7 +37,7 @@ impl Endpoint {
     }
 
     /// Whether it is one that needs a key.
-    pub(crate) fn needs_key(&self) -> bool {
+    fn needs_key(&self) -> bool {
         self.0.host() == "www.googleapis.com"
     }
 }
