@@ -61,7 +61,7 @@ pub(crate) enum Error {
         host: String,
     },
     /// The server ends the connection, or what it says is not HTTP.
-    #[error("{host} does not answer in HTTP")]
+    #[error("no whole answer of HTTP from {host}")]
     Exchange {
         /// The server.
         host: String,

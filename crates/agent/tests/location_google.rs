@@ -218,10 +218,10 @@ async fn once_says_the_place_or_why_there_is_none() {
         (Answer::json(200, r#"{"location": {"lat": "x", "lng": 1}, "accuracy": 1}"#), "but not with a place"),
         (Answer::json(200, &huge), "is longer than 16384 bytes"),
         (Answer::raw("HTTP/1.1 200 OK\r\n\r\n{").then_for_ever(), "is longer than 16384 bytes"),
-        (Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}"), "does not answer in HTTP"),
+        (Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}"), "no whole answer of HTTP"),
         (Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}").then_silent(), "no fix within 1 s"),
-        (Answer::raw("HTTP/1.1 200 OK\r\n").then_reset(), "does not answer in HTTP"),
-        (Answer::raw("220 mail.example ESMTP\r\n"), "does not answer in HTTP"),
+        (Answer::raw("HTTP/1.1 200 OK\r\n").then_reset(), "no whole answer of HTTP"),
+        (Answer::raw("220 mail.example ESMTP\r\n"), "no whole answer of HTTP"),
     ] {
         web.answers([answer]);
         let asked = web.requests().len();

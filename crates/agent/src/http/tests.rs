@@ -39,24 +39,24 @@ async fn hostile_answers_end() {
         (
             "says less",
             Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"),
-            "does not answer in HTTP",
+            "no whole answer of HTTP",
         ),
         (
             "a bad length",
             Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"),
-            "does not answer in HTTP",
+            "no whole answer of HTTP",
         ),
         (
             "a bad chunk",
             Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
-            "not answer in HTTP",
+            "no whole answer of HTTP",
         ),
         ("stops", Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}").then_silent(), "is silent"),
-        ("a long head", Answer::raw(&head), "does not answer in HTTP"),
-        ("many fields", Answer::raw(&fields), "does not answer in HTTP"),
-        ("another protocol", Answer::raw("SSH-2.0-OpenSSH_9.2\r\n"), "does not answer in HTTP"),
-        ("nothing", Answer::raw(""), "does not answer in HTTP"),
-        ("a reset", Answer::raw("").then_reset(), "does not answer in HTTP"),
+        ("a long head", Answer::raw(&head), "no whole answer of HTTP"),
+        ("many fields", Answer::raw(&fields), "no whole answer of HTTP"),
+        ("another protocol", Answer::raw("SSH-2.0-OpenSSH_9.2\r\n"), "no whole answer of HTTP"),
+        ("nothing", Answer::raw(""), "no whole answer of HTTP"),
+        ("a reset", Answer::raw("").then_reset(), "no whole answer of HTTP"),
     ] {
         web.answers([answer]);
         let error = asked(&web).await.expect_err(what);

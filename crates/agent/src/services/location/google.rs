@@ -53,10 +53,14 @@ pub(super) async fn run(
     tell: Teller,
 ) {
     let url = config.geolocation_url.clone().unwrap_or_else(Endpoint::google);
-    let client = match Client::new(url.0.clone(), clock) {
+    let client = match config.check_geolocation() {
+        Ok(()) => Client::new(url.0.clone(), clock).map_err(|error| chain(&error)),
+        Err(_) => Err(NO_KEY.to_owned()),
+    };
+    let client = match client {
         Ok(client) => client,
-        Err(error) => {
-            tell.down(chain(&error));
+        Err(why) => {
+            tell.down(why);
             return std::future::pending().await;
         }
     };
@@ -117,11 +121,10 @@ impl Asker {
             // A town by its address instead of a house, for a scan that has failed, would be no news.
             return;
         }
-        if self.memory.find(&around, now).is_none() {
-            if let Err(trouble) = self.ask(&around, now).await {
-                let Trouble { why, passes } = trouble;
-                return if passes { tell.none(why) } else { tell.down(why) };
-            }
+        if self.memory.find(&around, now).is_none()
+            && let Err(Trouble { why, passes }) = self.ask(&around, now).await
+        {
+            return if passes { tell.none(why) } else { tell.down(why) };
         }
         match self.memory.find(&around, now).flatten() {
             // As old as the networks that say it is still the place.
@@ -141,9 +144,6 @@ impl Asker {
         }
         let lasting = |why| Trouble { why, passes: false };
         let key = key(&self.config).await.map_err(lasting)?;
-        if key.is_none() && self.url.needs_key() {
-            return Err(lasting(NO_KEY.to_owned()));
-        }
         self.tally.take().await.map_err(lasting)?;
         let answer = self.exchange(around, key.as_ref()).await;
         let (wait, trouble) = match answer {
@@ -176,9 +176,11 @@ impl Asker {
         self.memory.learn(around.clone(), answer, now);
         self.failures = 0;
         // What nobody would be told of is not asked for: who moves is of interest once an interval, unless it is how far.
+        // Networks that are heard after a place by the address are worth a question at once.
         let idle = self.config.interval.get().saturating_sub(2 * self.period);
         let why = "the networks around are others, and will be asked for when a location is due".to_owned();
-        let waits = self.config.min_distance.is_none() && answer.is_some() && !idle.is_zero();
+        let asked = answer.is_some() && around.tell_a_place();
+        let waits = self.config.min_distance.is_none() && asked && !idle.is_zero();
         self.pause = waits.then(|| (now + idle, Trouble { why, passes: true }));
     }
 

@@ -1,5 +1,7 @@
 //! Settings under `services.location`.
 
+mod geolocation;
+
 use std::{borrow::Cow, fmt};
 
 use protocol::location::Source;
@@ -12,9 +14,9 @@ use serde::{
 use super::fix::Point;
 use crate::{
     config::{Delivery, FilePath, Interval, Qos, Secret, SecretFile, Topic, scalar_schema},
-    http::Url,
     service::Invalid,
 };
+pub(super) use geolocation::{Endpoint, NO_KEY, Requests};
 
 /// Settings under `services.location`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -119,20 +121,6 @@ impl Config {
             ));
         }
         Ok(sources)
-    }
-}
-
-impl Config {
-    /// What a geolocation service needs, and is only told of while it is asked.
-    ///
-    /// # Errors
-    /// What is missing.
-    pub(super) fn check_geolocation(&self) -> Result<(), Invalid> {
-        let needed = self.geolocation_url.as_ref().is_none_or(Endpoint::needs_key);
-        if needed && self.api_key.is_none() && self.api_key_file.is_none() {
-            return Err(Invalid::key("api_key_file", NO_KEY));
-        }
-        Ok(())
     }
 }
 
@@ -256,58 +244,6 @@ impl Serialize for Server {
     }
 }
 
-/// Where a geolocation service is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Endpoint(pub(super) Url);
-
-/// What to do without a key.
-pub(super) const NO_KEY: &str = "Google's service needs a key; set api_key_file, or another geolocation_url";
-/// Where Google's is.
-const GOOGLE: &str = "https://www.googleapis.com/geolocation/v1/geolocate";
-
-impl Endpoint {
-    /// Google's, which answers nobody without a key.
-    pub(super) fn google() -> Self {
-        Self(GOOGLE.parse().expect("a URL"))
-    }
-
-    /// Whether it is one that needs a key.
-    pub(super) fn needs_key(&self) -> bool {
-        self.0.host() == "www.googleapis.com"
-    }
-}
-
-impl<'de> Deserialize<'de> for Endpoint {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let url: Url = Cow::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)?;
-        if url.has_parameter("key") {
-            return Err(de::Error::custom("must not contain a key; use api_key_file"));
-        }
-        Ok(Self(url))
-    }
-}
-
-impl Serialize for Endpoint {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-/// A number of requests, at least one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) struct Requests(pub(super) u32);
-
-impl<'de> Deserialize<'de> for Requests {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match u32::deserialize(deserializer)? {
-            0 => {
-                Err(de::Error::custom("must be over 0; with use_google_geolocation: false nothing is asked"))
-            }
-            requests => Ok(Self(requests)),
-        }
-    }
-}
-
 /// A number over zero.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Positive(pub(super) f64);
@@ -355,8 +291,6 @@ impl<'de, const MOST: u8> Deserialize<'de> for Degrees<MOST> {
 scalar_schema!(Asked, { "enum": ["gps", "gpsd", "google", "fixed"] });
 scalar_schema!(BaudRate, { "type": ["string", "integer"], "minimum": 50, "maximum": 4_000_000, "pattern": "^auto$" });
 scalar_schema!(Server, { "type": "string", "minLength": 1 });
-scalar_schema!(Endpoint, { "type": "string", "pattern": "^https?://" });
-scalar_schema!(Requests, { "type": "integer", "minimum": 1 });
 scalar_schema!(Positive, { "type": "number", "exclusiveMinimum": 0 });
 
 impl<const MOST: u8> JsonSchema for Degrees<MOST> {

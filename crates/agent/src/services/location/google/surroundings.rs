@@ -88,8 +88,10 @@ impl Surroundings {
 
 /// Those that may be told, and enough of them: a single one tells nobody where it is, and everybody who asks.
 fn points(heard: &[AccessPoint]) -> Vec<AccessPoint> {
+    let told = heard.iter().filter(|point| may_be_told(point) && point.age <= OLD);
+    // Its name has been looked at, and is for nobody else.
     let mut points: Vec<AccessPoint> =
-        heard.iter().filter(|point| may_be_told(point) && point.age <= OLD).cloned().collect();
+        told.map(|point| AccessPoint { ssid: Vec::new(), ..point.clone() }).collect();
     points.sort_by_key(|point| std::cmp::Reverse(point.signal));
     let mut seen = BTreeSet::new();
     points.retain(|point| seen.insert(point.address));
