@@ -6,6 +6,7 @@
 //! a missing program panics with how to install it, since a test that quietly skips proves nothing.
 
 pub mod badtls;
+pub mod bus;
 pub mod certs;
 pub mod client;
 pub mod feed;

@@ -105,6 +105,3 @@ async fn listen() -> Heard {
     }
     heard
 }
-
-#[cfg(all(test, feature = "dbus", target_os = "linux"))]
-mod tests;
