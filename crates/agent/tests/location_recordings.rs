@@ -27,7 +27,7 @@ const LONG: Duration = Duration::from_secs(60);
 const NONE: [(&str, &str); 1] =
     [("tcp-torture.log", "its bars are not the receiver's: they tell gpsfake where to cut packets")];
 
-/// Plays it from `begin` on, and unplugs the receiver at its end.
+/// Plays it from byte `first` on, and unplugs the receiver at its end.
 async fn play(recording: &Recording, first: usize) -> Ended {
     let line = Line::new().unwrap();
     let device = line.device().display();
