@@ -247,6 +247,30 @@ async fn who_cannot_prove_its_name_is_told_nothing() {
     assert!(web.requests().is_empty());
 }
 
+/// It learns where to, and no more.
+#[tokio::test]
+async fn the_proxy_of_the_environment_is_asked_for_a_way() {
+    let proxy = Web::start().await.unwrap();
+    proxy.answers([Answer::with(403, "", "")]);
+    let home = Home::new("mqtt://127.0.0.1:1").yaml(
+        "services:\n  registration: {enabled: false}\n  location: {consider_ip: true, api_key_file: key}",
+    );
+    home.file("key", KEY, 0o600);
+    let mut command = home.command(&["location", "once", "--source", "google", "--timeout", "1"]);
+    command.env("https_proxy", proxy.url()).env_remove("no_proxy").env_remove("NO_PROXY");
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let ended = end(tokio::process::Command::from(command).spawn().unwrap()).await;
+    ended.assert(1, "");
+    ended.assert_said("www.googleapis.com cannot be reached: the proxy ");
+    ended.assert_said(" refused: 403 Said");
+    let requests = proxy.requests();
+    assert_eq!(
+        (requests[0].method.as_str(), requests[0].target.as_str()),
+        ("CONNECT", "www.googleapis.com:443")
+    );
+    assert!(!format!("{requests:?}{ended:?}").contains("hunter2"), "{requests:?}");
+}
+
 #[tokio::test]
 async fn a_check_asks_for_the_key() {
     let home = Home::new("mqtts://broker.example").yaml(

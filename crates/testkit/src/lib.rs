@@ -24,6 +24,7 @@ pub mod proxy;
 #[cfg(target_os = "linux")]
 pub mod receiver;
 pub mod recorder;
+pub mod recordings;
 pub mod seed;
 pub mod stalls;
 mod tls;
