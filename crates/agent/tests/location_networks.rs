@@ -44,7 +44,7 @@ impl Story {
     }
 
     /// An access point that it hears, at 5180 MHz.
-    async fn point(&self, device: &str, name: &str, ssid: &str, address: &str, strength: u8) {
+    async fn point(&self, device: &str, name: &str, ssid: &str, (address, strength): (&str, u8)) {
         let add = format!(
             "mock(NM, '/org/freedesktop/NetworkManager').AddAccessPoint('/org/freedesktop/NetworkManager/Devices/{device}', \
              '{name}', '{ssid}', '{address}', dbus.UInt32(2), dbus.UInt32(5180), dbus.UInt32(5400), dbus.Byte({strength}), \
@@ -97,11 +97,11 @@ async fn access_points_are_told_but_for_those_that_must_not() {
     for device in ["wlan0", "wlan1"] {
         story.device(device).await;
     }
-    story.point("wlan0", "one", "home", "00:1a:2b:00:00:01", 60).await;
-    story.point("wlan1", "two", "", "00:1A:2B:00:00:02", 100).await;
-    story.point("wlan1", "again", "home", "00:1a:2b:00:00:01", 40).await;
-    story.point("wlan0", "optout", "garden_nomap", "00:1a:2b:00:00:03", 100).await;
-    story.point("wlan0", "phone", "phone", "02:1a:2b:00:00:04", 100).await;
+    story.point("wlan0", "one", "home", ("00:1a:2b:00:00:01", 60)).await;
+    story.point("wlan1", "two", "", ("00:1A:2B:00:00:02", 100)).await;
+    story.point("wlan1", "again", "home", ("00:1a:2b:00:00:01", 40)).await;
+    story.point("wlan0", "optout", "garden_nomap", ("00:1a:2b:00:00:03", 100)).await;
+    story.point("wlan0", "phone", "phone", ("02:1a:2b:00:00:04", 100)).await;
     let asked = story.asked(1).await;
     assert_eq!(asked["considerIp"], false);
     let points: Vec<(&str, i64, u64)> = asked["wifiAccessPoints"]
@@ -123,7 +123,7 @@ async fn a_scan_is_waited_for_and_may_be_refused() {
     let mut story = Story::begin().await;
     story.bus.network_manager().await.unwrap();
     story.device("wlan0").await;
-    story.point("wlan0", "one", "", "00:1a:2b:00:00:01", 60).await;
+    story.point("wlan0", "one", "", ("00:1a:2b:00:00:01", 60)).await;
     // The second is only heard by a scan.
     let scan = "\
 device = mock(NM, '/org/freedesktop/NetworkManager/Devices/wlan0')
@@ -211,8 +211,8 @@ async fn whatever_is_not_there_is_said() {
         'GetManagedObjects', '', 'a{oa{sa{sv}}}', 'import time; time.sleep(3600)')",
         )
         .await;
-    story.point("wlan0", "one", "", "00:1a:2b:00:00:01", 60).await;
-    story.point("wlan0", "two", "", "00:1a:2b:00:00:02", 60).await;
+    story.point("wlan0", "one", "", ("00:1a:2b:00:00:01", 60)).await;
+    story.point("wlan0", "two", "", ("00:1a:2b:00:00:02", 60)).await;
     assert_eq!(story.asked(1).await["wifiAccessPoints"].as_array().unwrap().len(), 2);
     story.bus.kill().await.unwrap();
     said(&story.once().await, &["no system bus, so neither Wi-Fi nor a modem is heard"]);
@@ -221,8 +221,8 @@ async fn whatever_is_not_there_is_said() {
     story.bus.listen().await.unwrap();
     story.bus.network_manager().await.unwrap();
     story.device("wlan0").await;
-    story.point("wlan0", "one", "", "00:1a:2b:00:00:01", 60).await;
-    story.point("wlan0", "two", "", "00:1a:2b:00:00:02", 60).await;
+    story.point("wlan0", "one", "", ("00:1a:2b:00:00:01", 60)).await;
+    story.point("wlan0", "two", "", ("00:1a:2b:00:00:02", 60)).await;
     assert_eq!(story.asked(2).await["wifiAccessPoints"].as_array().unwrap().len(), 2);
 }
 
@@ -234,7 +234,7 @@ async fn rubbish_is_passed_over() {
     story.bus.modem_manager().await.unwrap();
     story.device("wlan0").await;
     for (name, address) in [("one", "00:1a:2b:00:00:01"), ("two", "00:1a:2b:00:00:02"), ("odd", "nonsense")] {
-        story.point("wlan0", name, "x", address, 60).await;
+        story.point("wlan0", name, "x", (address, 60)).await;
     }
     let odd = "\
 point = mock(NM, '/org/freedesktop/NetworkManager/AccessPoint/one')
