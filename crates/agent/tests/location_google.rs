@@ -232,6 +232,26 @@ async fn once_says_the_place_or_why_there_is_none() {
     }
 }
 
+/// A minute between two locations is no reason to wait a minute.
+#[tokio::test]
+async fn what_passes_is_tried_again_before_the_next_location_is_due() {
+    let web = Web::start().await.unwrap();
+    let home = Home::new("mqtt://127.0.0.1:1").yaml(&format!(
+        "services:\n  registration: {{enabled: false}}\n  \
+         location: {{interval: 1h, consider_ip: true, geolocation_url: '{}'}}",
+        web.url()
+    ));
+    web.answers([
+        Answer::with(429, "Retry-After: 1\r\n", "{}"),
+        Answer::json(503, "{}"),
+        Answer::json(200, PLACE),
+    ]);
+    let ended = once(&home, &["--timeout", "15"]).await;
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    ended.assert_said("127.0.0.1 is asked too often (429)");
+    assert_eq!(web.requests().len(), 3);
+}
+
 #[tokio::test]
 async fn who_cannot_prove_its_name_is_told_nothing() {
     let pki = Pki::new().unwrap();

@@ -169,7 +169,9 @@ impl Sources {
 /// Why there is no fix: in which order, and of which source.
 fn troubles(seen: &[(Source, Seen)]) -> String {
     let why = |(source, seen): &(Source, Seen)| {
-        let why = seen.trouble.as_ref().map_or("has told nothing yet", |trouble| &trouble.why);
+        // One that repeats an old fix has no trouble of its own.
+        let silent = if seen.fix.is_some() { "has told no new fix" } else { "has told nothing yet" };
+        let why = seen.trouble.as_ref().map_or(silent, |trouble| &trouble.why);
         format!("{source}: {why}")
     };
     if seen.is_empty() {

@@ -71,7 +71,7 @@ pub(super) async fn run(
         let next = Instant::now() + asker.period;
         let heard = ears.hear().await;
         asker.judge(&heard, &tell).await;
-        sleep_until(next).await;
+        sleep_until(asker.retry().map_or(next, |retry| retry.min(next))).await;
     }
 }
 
@@ -169,6 +169,12 @@ impl Asker {
         };
         self.pause = Some((Instant::now() + wait, trouble.clone()));
         Err(trouble)
+    }
+
+    /// When the service may be asked again, where it could not be now: who listens seldom need not wait that long.
+    fn retry(&self) -> Option<Instant> {
+        let passing = self.pause.as_ref().filter(|(_, trouble)| trouble.passes);
+        passing.map(|(until, _)| *until).filter(|until| *until > Instant::now())
     }
 
     fn learn(&mut self, around: &Surroundings, answer: memory::Known) {

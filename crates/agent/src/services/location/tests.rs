@@ -147,6 +147,12 @@ async fn a_lost_fix_is_told_with_its_age_and_then_no_more() {
     tell.fix(at(47.0));
     assert_eq!(ages(&world.after(Duration::from_secs(1)).await), [0]);
     assert_eq!(detail(&world), "the place is from gps");
+    world.after(Duration::from_secs(60)).await;
+    assert_eq!(
+        detail(&world),
+        "gps: has told no new fix",
+        "the same again and again is no trouble of the receiver's"
+    );
     service.abort();
 }
 
