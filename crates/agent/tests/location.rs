@@ -210,6 +210,9 @@ async fn why_there_is_no_fix_is_said() {
     home.file("gps", "a file\n", 0o600);
     asked(&["--source", "gps"], "it is neither a serial port nor a FIFO").await;
     std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+    asked(&["--source", "gps"], "it is neither a serial port nor a FIFO").await;
+    std::fs::remove_file(&path).unwrap();
     let receiver = Receiver::plug(&path, lost).unwrap();
     asked(
         &["--source", "gps", "--timeout", "2"],

@@ -106,7 +106,11 @@ impl<'a> Listener<'a> {
             deprecated,
             reason = "its successor is unsafe; a Port has one descriptor as long as it lives"
         )]
-        let port = AsyncFd::with_interest(port, Interest::READABLE).map_err(|error| error.to_string())?;
+        let port = AsyncFd::with_interest(port, Interest::READABLE).map_err(|error| match error.kind() {
+            // Of epoll, and not about anybody's rights: /dev/null and the like.
+            io::ErrorKind::PermissionDenied => "it is neither a serial port nor a FIFO".to_owned(),
+            _ => error.to_string(),
+        })?;
         tell.none("nothing has been heard of the receiver yet");
         Ok(Self {
             port,

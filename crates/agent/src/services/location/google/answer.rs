@@ -11,7 +11,7 @@ use super::super::fix::Point;
 const EARTH: f64 = 40_100_000.0;
 /// How long a service may make us wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
-/// Of the service's own words, how many letters reach a log.
+/// Of how many letters a reason of the service may be to reach a log.
 const REASON: usize = 40;
 
 /// What follows from an answer.
@@ -101,11 +101,10 @@ fn place(body: &[u8]) -> Option<Answer> {
 /// Names, and no more of what a stranger may say.
 fn reasons(body: &[u8]) -> Vec<String> {
     let Ok(Failure { error }) = serde_json::from_slice(body) else { return Vec::new() };
-    let names = error.errors.into_iter().chain(error.details).map(|reason| {
-        let letters = reason.reason.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_');
-        letters.take(REASON).collect::<String>()
-    });
-    names.filter(|name| !name.is_empty()).collect()
+    let names = error.errors.into_iter().chain(error.details).map(|reason| reason.reason);
+    // Whole or not at all: a server that repeats what it was asked would have the key in our log.
+    let is_name = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    names.filter(|name| (1..=REASON).contains(&name.len()) && is_name(name)).collect()
 }
 
 /// What `Retry-After` says in seconds, within bounds. A date in it is passed over: our clock may be wrong.
@@ -152,6 +151,9 @@ mod tests {
             (400, failure("parseError"), "g does not understand the request"),
             (403, failure("dailyLimitExceeded"), "raise the limit at the service (403, dailyLimitExceeded)"),
             (403, failure("accessNotConfigured"), "g does not accept the key"),
+            (400, failure("/v1/geolocate?key=hunter2"), "that of a geolocation service? (400)"),
+            (400, failure("hunter2"), "that of a geolocation service? (400)"),
+            (400, failure(&"x".repeat(41)), "that of a geolocation service? (400)"),
             (404, "<html>".to_owned(), "look at geolocation_url (404)"),
             (301, String::new(), "set geolocation_url to where the service is now (301)"),
             (418, String::new(), "look at geolocation_url (418)"),
