@@ -21,7 +21,7 @@ use std::{
 };
 
 pub use crate::mqtt::fuzzing::packets;
-pub use crate::services::location::fuzzing::nmea;
+pub use crate::services::location::fuzzing::{geolocation, nmea};
 pub use crate::services::metrics::fuzzing::{names, procfs, settings};
 pub use crate::services::update::package::fuzzing::{archive, manifest};
 pub use audit::audit;
@@ -53,6 +53,7 @@ pub const TARGETS: &[Target] = &[
     ("frames", frames),
     ("orders", orders),
     ("nmea", nmea),
+    ("geolocation", geolocation),
     ("manifest", manifest),
     ("archive", archive),
 ];

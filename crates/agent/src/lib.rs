@@ -17,6 +17,7 @@ pub mod executor;
 pub mod fuzzing;
 #[cfg(test)]
 mod harness;
+mod http;
 pub mod identity;
 pub mod log;
 mod mountinfo;

@@ -205,7 +205,7 @@ async fn why_there_is_no_fix_is_said() {
     };
     asked(&["--source", "gps"], "gps: ").await;
     asked(&["--source", "gpsd"], "gpsd: gpsd at 127.0.0.1:1: cannot be reached: Connection refused").await;
-    asked(&["--source", "google"], "google: this version has no geolocation service").await;
+    asked(&["--source", "google"], "google: Google's service needs a key; set api_key_file").await;
     asked(&["--source", "fixed"], "services.location.sources: fixed needs fixed").await;
     home.file("gps", "a file\n", 0o600);
     asked(&["--source", "gps"], "it is neither a serial port nor a FIFO").await;

@@ -6,6 +6,7 @@
 //! a missing program panics with how to install it, since a test that quietly skips proves nothing.
 
 pub mod badtls;
+pub mod bus;
 pub mod certs;
 pub mod client;
 pub mod feed;
@@ -23,9 +24,11 @@ pub mod proxy;
 #[cfg(target_os = "linux")]
 pub mod receiver;
 pub mod recorder;
+pub mod recordings;
 pub mod seed;
 pub mod stalls;
 mod tls;
+pub mod web;
 mod wire;
 
 pub use client::{Endpoint, Watcher, publish};

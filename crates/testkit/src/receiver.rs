@@ -12,10 +12,16 @@ use std::{
 use anyhow::Context;
 use rustix::{
     fs::{OFlags, fcntl_setfl},
+    io::Errno,
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{LocalModes, tcgetattr},
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::sleep};
 
+/// Between two looks at a line, or two pieces of a recording.
+const TICK: Duration = Duration::from_millis(5);
+/// Bytes at once.
+const PIECE: usize = 1024;
 /// How often it speaks.
 pub const EVERY: Duration = Duration::from_millis(200);
 
@@ -35,15 +41,7 @@ impl Receiver {
     /// # Errors
     /// When there are no pseudoterminals.
     pub fn plug(link: &Path, say: impl FnMut(u32) -> String + Send + 'static) -> anyhow::Result<Self> {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-            .context("open a pseudoterminal")?;
-        grantpt(&master)?;
-        unlockpt(&master)?;
-        let device = PathBuf::from(ptsname(&master, Vec::new())?.into_string()?);
-        // A program that gives its rights away can open it again.
-        fs::set_permissions(&device, fs::Permissions::from_mode(0o666))?;
-        // A line waits for nobody: what is not read in time is lost.
-        fcntl_setfl(&master, OFlags::RDWR | OFlags::NONBLOCK)?;
+        let (master, device) = pseudoterminal()?;
         symlink(&device, link).with_context(|| format!("make {}", link.display()))?;
         let say: Arc<Mutex<Say>> = Arc::new(Mutex::new(Box::new(say)));
         let speaking = tokio::spawn(speak(master, Arc::clone(&say)));
@@ -73,6 +71,66 @@ impl Drop for Receiver {
         self.speaking.abort();
         // It goes with the folder that it is in, at the latest.
         fs::remove_file(&self.link).ok();
+    }
+}
+
+/// Both ends of a line.
+fn pseudoterminal() -> anyhow::Result<(OwnedFd, PathBuf)> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+        .context("open a pseudoterminal")?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let device = PathBuf::from(ptsname(&master, Vec::new())?.into_string()?);
+    // A program that gives its rights away can open it again.
+    fs::set_permissions(&device, fs::Permissions::from_mode(0o666))?;
+    // A line waits for nobody: what is not read in time is lost.
+    fcntl_setfl(&master, OFlags::RDWR | OFlags::NONBLOCK)?;
+    Ok((master, device))
+}
+
+/// A line on which a recording can be played; unplugged when dropped.
+pub struct Line {
+    master: OwnedFd,
+    device: PathBuf,
+}
+
+impl Line {
+    /// A line that nobody has opened yet.
+    ///
+    /// # Errors
+    /// When there are no pseudoterminals.
+    pub fn new() -> anyhow::Result<Self> {
+        let (master, device) = pseudoterminal()?;
+        Ok(Self { master, device })
+    }
+
+    /// What a program opens.
+    pub fn device(&self) -> &Path {
+        &self.device
+    }
+
+    /// Waits until a program has made the line raw, and plays these bytes, each once.
+    ///
+    /// # Errors
+    /// When the line breaks.
+    pub async fn play(&self, bytes: &[u8]) -> anyhow::Result<()> {
+        // What has come before is thrown away just after that: it must have been so twice.
+        let mut raw = 0;
+        while raw < 2 {
+            sleep(TICK).await;
+            let echoes = tcgetattr(&self.master)?.local_modes.contains(LocalModes::ECHO);
+            raw = if echoes { 0 } else { raw + 1 };
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match rustix::io::write(&self.master, &rest[..rest.len().min(PIECE)]) {
+                Ok(count) => rest = &rest[count..],
+                Err(Errno::AGAIN) => {}
+                Err(error) => return Err(error.into()),
+            }
+            sleep(TICK).await;
+        }
+        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@ Examples:
     Once {
         #[command(flatten)]
         from: From,
-        /// Ask this source only: gps, gpsd or fixed
+        /// Ask this source only: gps, gpsd, google or fixed
         #[arg(long)]
         source: Option<Asked>,
         /// How many seconds to wait for a fix

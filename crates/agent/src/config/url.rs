@@ -191,7 +191,8 @@ fn split_scheme<'t, T: Copy>(
     }
 }
 
-fn host_and_port(authority: &str) -> Result<(String, Option<u16>), String> {
+/// What stands between the slashes of a URL; the host without brackets.
+pub(crate) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), String> {
     let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     let (host, port) = match bracketed {
         Some((address, rest)) => {

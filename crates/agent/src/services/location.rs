@@ -1,11 +1,13 @@
-//! Where the device is, and how sure it is of that: from a receiver on a serial port, from gpsd, or as configured. A
-//! fix that is old is sent with its age, and beyond `max_age` not at all.
+//! Where the device is, and how sure it is of that: from a receiver on a serial port, from gpsd, by the networks it
+//! hears, or as configured. A fix that is old is sent with its age, and beyond `max_age` not at all.
 
 mod fix;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod google;
 mod gps;
 mod gpsd;
+mod networks;
 mod nmea;
 mod once;
 mod port;
@@ -29,11 +31,13 @@ use tracing::warn;
 use fix::{Fix, Point};
 pub(crate) use once::{Asking, once};
 pub(crate) use settings::{Asked, Config};
-use source::{Choice, DEADLINE, Seen, Teller, choose};
+use source::{Choice, Seen, Teller, choose, deadline, is_needed};
 
 use crate::{
     clock::Clock,
+    log::chain,
     service::{Context, Outgoing, Service},
+    store::Store,
 };
 
 /// The slack a location has before the service counts as hanging.
@@ -42,8 +46,6 @@ const GRACE: Duration = Duration::from_secs(30);
 const LEAST: Duration = Duration::from_secs(1);
 /// What a place that somebody has typed is taken to be off, in metres.
 const TYPED: f64 = 10.0;
-/// Why nothing is asked of Google.
-const NO_GOOGLE: &str = "this version has no geolocation service";
 
 /// Publishes locations.
 pub(crate) struct Locations {
@@ -62,6 +64,10 @@ impl Service for Locations {
         Ok(Self { config, ctx, topic, sources })
     }
 
+    fn check(&self) -> anyhow::Result<()> {
+        if self.sources.contains(&Source::Google) { Ok(self.config.check_geolocation()?) } else { Ok(()) }
+    }
+
     async fn run(self) -> anyhow::Result<()> {
         self.ctx.until_shutdown(self.watch()).await
     }
@@ -69,11 +75,11 @@ impl Service for Locations {
 
 impl Locations {
     async fn watch(&self) -> anyhow::Result<()> {
-        if self.sources.contains(&Source::Google) {
-            warn!("{NO_GOOGLE}: use_google_geolocation, api_key, geolocation_url and consider_ip do nothing");
-        }
+        let folder = self.ctx.folder().inspect_err(|error| {
+            warn!(error = chain(error), "cannot keep how often the place is asked for");
+        });
         // A receiver takes a while to find its satellites, and the device one to be enrolled.
-        let sources = Sources::start(&self.config, &self.sources, &self.ctx.shared.clock);
+        let sources = Sources::start(&self.config, &self.sources, &self.ctx.shared.clock, folder.ok());
         self.watch_these(sources).await
     }
 
@@ -89,12 +95,15 @@ struct Sources {
     began: Instant,
     feeds: Vec<(Source, watch::Receiver<Seen>)>,
     changed: mpsc::Receiver<()>,
+    /// Whether what costs money has to be asked.
+    needed: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
 
 impl Sources {
-    fn start(config: &Config, wanted: &[Source], clock: &Clock) -> Self {
-        let (mut feeds, mut tasks) = (Vec::new(), JoinSet::new());
+    /// `folder` keeps how often a geolocation service was asked.
+    fn start(config: &Config, wanted: &[Source], clock: &Clock, folder: Option<Store>) -> Self {
+        let (mut feeds, mut tasks, needed) = (Vec::new(), JoinSet::new(), watch::Sender::new(false));
         let (change, changed) = mpsc::channel(1);
         for source in wanted {
             let (tell, feed) = Teller::new();
@@ -108,7 +117,12 @@ impl Sources {
                     let (Some(server), clock) = (config.gpsd.clone(), clock.clone()) else { continue };
                     tasks.spawn(async move { gpsd::run(&server, &clock, &tell).await });
                 }
-                Source::Google => tell.down(NO_GOOGLE),
+                Source::Google => {
+                    let (config, clock, needed) = (config.clone(), clock.clone(), needed.subscribe());
+                    let limit = config.geolocation_daily_limit.0;
+                    let tally = google::Tally::new(folder.clone(), clock.clone(), limit);
+                    tasks.spawn(google::run(config, clock, tally, needed, tell));
+                }
                 // It is as old as each look at it.
                 Source::Fixed => {}
             }
@@ -121,7 +135,14 @@ impl Sources {
             });
             feeds.push((*source, feed));
         }
-        Self { began: Instant::now(), feeds, changed, _tasks: tasks }
+        Self { began: Instant::now(), feeds, changed, needed, _tasks: tasks }
+    }
+
+    /// Which fix to use of what they tell; has those asked that it takes.
+    fn choose(&self, seen: &[(Source, Seen)], now: Instant, max_age: Duration) -> Choice {
+        let needed = is_needed(Source::Google, seen, self.began, now, max_age);
+        self.needed.send_if_modified(|before| std::mem::replace(before, needed) != needed);
+        choose(seen, self.began, now, max_age)
     }
 
     /// What each of them tells.
@@ -152,7 +173,7 @@ fn troubles(seen: &[(Source, Seen)]) -> String {
         format!("{source}: {why}")
     };
     if seen.is_empty() {
-        return "nothing is configured that could know the place: gps_device_path, gpsd or fixed".to_owned();
+        return "nothing is configured that could know the place: gps_device_path, gpsd, use_google_geolocation or fixed".to_owned();
     }
     seen.iter().map(why).collect::<Vec<_>>().join("; ")
 }
@@ -186,7 +207,7 @@ impl Watch<'_> {
     fn look(&mut self, now: Instant) -> Instant {
         let Config { interval, max_age, .. } = self.service.config;
         let seen = self.sources.seen(&self.service.config);
-        let choice = choose(&seen, self.sources.began, now, max_age.get());
+        let choice = self.sources.choose(&seen, now, max_age.get());
         match choice {
             Choice::Fix(source, fix) => {
                 self.tell(source, &seen);
@@ -196,7 +217,8 @@ impl Watch<'_> {
                     self.next = self.after(now, interval.get());
                 }
                 // When it will be too old, for its source or at all.
-                let ends = [DEADLINE, max_age.get()].map(|limit| fix.at + limit + Duration::from_millis(1));
+                let ends =
+                    [deadline(source), max_age.get()].map(|limit| fix.at + limit + Duration::from_millis(1));
                 ends.into_iter().filter(|end| *end > now).fold(self.next, Instant::min)
             }
             Choice::Wait(until) => until.min(now + interval.get()),
@@ -242,11 +264,8 @@ impl Watch<'_> {
     fn tell(&self, from: Source, seen: &[(Source, Seen)]) {
         let ctx = &self.service.ctx;
         let before: Vec<_> = seen.iter().take_while(|(source, _)| *source != from).cloned().collect();
-        let google = seen.iter().any(|(source, _)| *source == Source::Google);
         if !before.is_empty() {
             ctx.degraded(format!("the place is from {from}, since {}", troubles(&before)));
-        } else if google {
-            ctx.degraded(format!("the place is from {from}; google: {NO_GOOGLE}"));
         } else {
             ctx.running(format!("the place is from {from}"));
         }

@@ -1,4 +1,4 @@
-//! What must hold for whatever comes over a serial port, or from a gpsd.
+//! What must hold for whatever comes over a serial port, from a gpsd, or from a geolocation service.
 
 use std::time::SystemTime;
 
@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     Fix,
+    google::check_answer,
     gpsd::{Devices, Lines, Told},
     nmea::{Epochs, Judgement, Sentence, Splitter},
 };
@@ -48,4 +49,11 @@ pub fn nmea(data: &[u8]) {
             check(&fix);
         }
     });
+}
+
+/// The body of a geolocation service's answer.
+pub fn geolocation(data: &[u8]) {
+    for status in [200, 301, 400, 403, 404, 429, 503] {
+        check_answer(status, data);
+    }
 }

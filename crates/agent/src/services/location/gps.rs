@@ -130,7 +130,7 @@ impl<'a> Listener<'a> {
                 Ok(Err(error)) => return error.to_string(),
                 Err(_) if self.unjudged => {
                     self.unjudged = false;
-                    self.judged(self.epochs.judge());
+                    self.judged(self.epochs.pause());
                 }
                 Err(_) => {}
             }

@@ -86,4 +86,6 @@ fn hex(byte: u8) -> Option<u8> {
 }
 
 #[cfg(test)]
+mod recordings;
+#[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     Sources,
     settings::{Asked, Config},
-    source::{Choice, choose},
+    source::Choice,
     troubles,
 };
 use crate::{clock::Clock, config::Section};
@@ -37,11 +37,11 @@ pub(crate) async fn once(
         config.sources = Some(vec![source]);
     }
     let wanted = config.sources().map_err(|invalid| anyhow!("services.location.{invalid}"))?;
-    let mut sources = Sources::start(&config, &wanted, clock);
+    let mut sources = Sources::start(&config, &wanted, clock, None);
     let (until, mut told) = (Instant::now() + asking.patience, String::new());
     loop {
         let (seen, now) = (sources.seen(&config), Instant::now());
-        let choice = choose(&seen, sources.began, now, config.max_age.get());
+        let choice = sources.choose(&seen, now, config.max_age.get());
         if let Choice::Fix(source, fix) = choice {
             return Ok(fix.place(source, now, config.round_to.map(|step| step.0)));
         }

@@ -1,5 +1,7 @@
 //! Settings under `services.location`.
 
+mod geolocation;
+
 use std::{borrow::Cow, fmt};
 
 use protocol::location::Source;
@@ -14,6 +16,7 @@ use crate::{
     config::{Delivery, FilePath, Interval, Qos, Secret, SecretFile, Topic, scalar_schema},
     service::Invalid,
 };
+pub(super) use geolocation::{Endpoint, NO_KEY, Requests};
 
 /// Settings under `services.location`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -43,14 +46,16 @@ pub(crate) struct Config {
     pub(super) max_age: Interval,
     /// Degrees that latitude and longitude are rounded to, for privacy.
     pub(super) round_to: Option<Positive>,
-    /// Whether to ask a geolocation service. Not in this version.
+    /// Whether to ask a geolocation service.
     pub(super) use_google_geolocation: bool,
     /// Its key.
     pub(super) api_key: Option<Secret>,
     /// File with its key.
     pub(super) api_key_file: Option<SecretFile>,
-    /// Where it is.
-    pub(super) geolocation_url: Option<String>,
+    /// Where it is; by default Google's.
+    pub(super) geolocation_url: Option<Endpoint>,
+    /// Most requests to it in a day (UTC).
+    pub(super) geolocation_daily_limit: Requests,
     /// Whether it may go by the address of the device.
     pub(super) consider_ip: bool,
 }
@@ -74,6 +79,8 @@ impl Default for Config {
             api_key: None,
             api_key_file: None,
             geolocation_url: None,
+            // Google's first 10,000 requests of a month are free.
+            geolocation_daily_limit: Requests(300),
             consider_ip: false,
         }
     }
@@ -99,7 +106,7 @@ impl Config {
             if sources.contains(&source) {
                 return Err(Invalid::key("sources", format!("{source} is there twice")));
             }
-            // That there is no geolocation service in this version is told at the start, whatever else is set.
+            // To list it is to want it; all else about it has defaults.
             if let Some((.., key)) =
                 set.iter().find(|(name, set, _)| *name == source && !*set && source != Source::Google)
             {

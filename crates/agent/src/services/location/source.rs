@@ -10,6 +10,20 @@ use super::fix::Fix;
 /// How long a source may be without a new fix before the next one is asked.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
+/// The same for a source that listens every minute at most, to what may have been heard a while ago.
+const DEADLINE_BY_NETWORKS: Duration = Duration::from_secs(120);
+/// How long it is waited for at the start: networks are heard and a server is asked.
+const PATIENCE_BY_NETWORKS: Duration = Duration::from_secs(30);
+
+/// How long a fix of this source counts as new.
+pub(super) fn deadline(source: Source) -> Duration {
+    if source == Source::Google { DEADLINE_BY_NETWORKS } else { DEADLINE }
+}
+
+fn patience(source: Source) -> Duration {
+    if source == Source::Google { PATIENCE_BY_NETWORKS } else { DEADLINE }
+}
+
 /// What a source has to say.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Seen {
@@ -75,17 +89,34 @@ pub(super) enum Choice {
 pub(super) fn choose(sources: &[(Source, Seen)], began: Instant, now: Instant, max_age: Duration) -> Choice {
     let age = |fix: &Fix| now.saturating_duration_since(fix.at);
     for (source, seen) in sources {
-        if let Some(fix) = seen.fix.as_ref().filter(|fix| age(fix) <= DEADLINE.min(max_age)) {
+        if let Some(fix) = seen.fix.as_ref().filter(|fix| age(fix) <= deadline(*source).min(max_age)) {
             return Choice::Fix(*source, fix.clone());
         }
         let down = seen.trouble.as_ref().is_some_and(|trouble| trouble.down);
-        if now < began + DEADLINE && seen.fix.is_none() && !down {
-            return Choice::Wait(began + DEADLINE);
+        let until = began + patience(*source);
+        if now < until && seen.fix.is_none() && !down {
+            return Choice::Wait(until);
         }
     }
     let fixes = sources.iter().filter_map(|(source, seen)| Some((*source, seen.fix.as_ref()?)));
     let latest = fixes.filter(|(_, fix)| age(fix) <= max_age).max_by_key(|(_, fix)| fix.at);
     latest.map_or(Choice::Nothing, |(source, fix)| Choice::Fix(source, fix.clone()))
+}
+
+/// Whether none of the sources before this one knows the place, or may know it soon.
+pub(super) fn is_needed(
+    source: Source,
+    sources: &[(Source, Seen)],
+    began: Instant,
+    now: Instant,
+    max_age: Duration,
+) -> bool {
+    let before = sources.iter().take_while(|(other, _)| *other != source).cloned().collect::<Vec<_>>();
+    match choose(&before, began, now, max_age) {
+        Choice::Fix(by, fix) => now.saturating_duration_since(fix.at) > deadline(by),
+        Choice::Wait(_) => false,
+        Choice::Nothing => true,
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +151,29 @@ mod tests {
             (&down, &down, 1, Choice::Nothing),
         ] {
             assert_eq!(choice(first, second, now), expected, "{first:?} {second:?} at {now}");
+        }
+    }
+
+    /// What costs money is left alone while there is another.
+    #[tokio::test(start_paused = true)]
+    async fn a_source_is_needed_when_those_before_it_fail() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let fix = |seconds| Fix::new(at(seconds), Point { latitude: 1.0, longitude: 2.0 }, 3.0);
+        let seen = |when: Option<u64>| Seen { fix: when.map(fix), trouble: None };
+        let down = Seen { fix: None, trouble: Some(Trouble { why: "gone".into(), down: true }) };
+        for (gps, now, needed) in [
+            (&seen(None), 5, false),
+            (&seen(None), 10, true),
+            (&down, 1, true),
+            (&seen(Some(20)), 30, false),
+            (&seen(Some(20)), 31, true),
+            (&seen(Some(20)), 300, true),
+        ] {
+            let all =
+                [(Source::Gps, gps.clone()), (Source::Google, seen(None)), (Source::Fixed, seen(Some(now)))];
+            let max_age = Duration::from_secs(60);
+            assert_eq!(is_needed(Source::Google, &all, began, at(now), max_age), needed, "{gps:?} at {now}");
         }
     }
 }

@@ -49,20 +49,16 @@ async fn rounding_keeps_the_place_to_itself() {
     world.stop(service).await;
 }
 
-/// Whatever it is that asks for it: never silently.
+/// Whatever it is that asks for it: never silently, and nothing is sent.
 #[tokio::test(start_paused = true)]
-async fn a_geolocation_service_is_said_to_be_missing() {
+async fn a_key_that_is_missing_is_said_to_be() {
+    let why = settings::NO_KEY;
     for (settings, expected, messages) in [
-        (json!({"use_google_geolocation": true}), format!("google: {NO_GOOGLE}"), 0),
-        (json!({"sources": ["google"], "consider_ip": true}), format!("google: {NO_GOOGLE}"), 0),
+        (json!({"use_google_geolocation": true, "consider_ip": true}), format!("google: {why}"), 0),
+        (json!({"sources": ["google"], "consider_ip": true}), format!("google: {why}"), 0),
         (
-            json!({"use_google_geolocation": true, "fixed": fixed()}),
-            format!("the place is from fixed, since google: {NO_GOOGLE}"),
-            1,
-        ),
-        (
-            json!({"sources": ["fixed", "google"], "fixed": fixed()}),
-            format!("the place is from fixed; google: {NO_GOOGLE}"),
+            json!({"use_google_geolocation": true, "consider_ip": true, "fixed": fixed()}),
+            format!("the place is from fixed, since google: {why}"),
             1,
         ),
     ] {
@@ -76,13 +72,29 @@ async fn a_geolocation_service_is_said_to_be_missing() {
     }
 }
 
+/// It may cost money.
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_a_fix_is_not_asked() {
+    let world = Harness::new();
+    world.enrol("d1");
+    let settings = json!({"sources": ["fixed", "google"], "consider_ip": true, "fixed": fixed()});
+    let service = world.start::<Locations>(config(settings));
+    assert_eq!(world.after(Duration::from_secs(70)).await.len(), 2);
+    assert_eq!(detail(&world), "the place is from fixed");
+    world.stop(service).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_to_know_the_place_by_is_told() {
     let world = Harness::new();
     world.enrol("d1");
     let service = world.start::<Locations>(Config { interval: Interval::seconds(5), ..Config::default() });
     assert!(world.after(Duration::from_secs(600)).await.is_empty());
-    assert!(detail(&world).contains("gps_device_path, gpsd or fixed"), "{}", detail(&world));
+    assert!(
+        detail(&world).contains("gps_device_path, gpsd, use_google_geolocation or fixed"),
+        "{}",
+        detail(&world)
+    );
     world.stop(service).await;
 }
 
@@ -106,7 +118,8 @@ fn played(world: &Harness, config: Config) -> (Teller, impl Future<Output = ()> 
             }
         });
         let feeds = vec![(Source::Gps, feed)];
-        let sources = Sources { began: Instant::now(), feeds, changed, _tasks: tasks };
+        let sources =
+            Sources { began: Instant::now(), feeds, changed, needed: Default::default(), _tasks: tasks };
         service.watch_these(sources).await.unwrap();
     };
     (tell, run)

@@ -4,6 +4,8 @@
 //! next moment begins or when the line falls silent. It is as old as the first sentence of its moment: a receiver whose
 //! clock stands still repeats an old fix, whatever else it says.
 
+use std::mem::{Discriminant, discriminant};
+
 use tokio::time::Instant;
 
 use super::sentence::{Kind, Mode, Position, Quality, Said, Sentence, Talker};
@@ -11,6 +13,9 @@ use crate::services::location::fix::Fix;
 
 /// HDOP where a receiver tells none: one of a poor sky.
 const UNKNOWN_DILUTION: f64 = 5.0;
+/// Satellites that a fix takes, with a height that is known; gpsd asks for as many. Some receivers say that they have
+/// a fix before they hear enough, or for a while after.
+const FEWEST: u32 = 3;
 /// Of how many talkers it is kept that they have no fix.
 const TALKERS: usize = 8;
 /// Whose sentences are for all constellations together.
@@ -29,14 +34,20 @@ pub(in super::super) enum Judgement {
 pub(in super::super) struct Epochs {
     now: Option<Epoch>,
     before: Aside,
+    /// What the moment before ended with.
+    ending: Option<Word>,
     /// It says more than GLL, which then opens no moment: some send it late, with the time of before.
     richer: bool,
 }
+
+/// Which sentence it was, whatever it said.
+type Word = (Talker, Discriminant<Said>, Option<Kind>);
 
 #[derive(Debug)]
 struct Epoch {
     at: Instant,
     time: Option<u32>,
+    latest: Option<Word>,
     /// The best position, and who said it.
     best: Option<(Talker, Position)>,
     /// What else positions said, of whichever sentence.
@@ -75,9 +86,17 @@ impl Epochs {
         let same = self.now.as_ref().is_some_and(|now| !timed || now.goes_on(talker, time, kind));
         let ended = if same { None } else { self.begin(time, at) };
         if let Some(now) = &mut self.now {
+            now.latest = Some((talker, discriminant(&said), kind));
             now.take(talker, said);
         }
         ended
+    }
+
+    /// The line is silent: what the moment comes to, if it ended as the one before did. One that broke off may get its
+    /// rest, which may say that there is no fix.
+    pub(in super::super) fn pause(&self) -> Option<Judgement> {
+        let whole = self.ending.is_none() || self.now.as_ref().is_none_or(|now| now.latest == self.ending);
+        if whole { self.judge() } else { None }
     }
 
     /// What the moment comes to as far as it has been told.
@@ -88,9 +107,11 @@ impl Epochs {
     fn begin(&mut self, time: Option<u32>, at: Instant) -> Option<Judgement> {
         let ended = self.judge();
         self.before = self.now.as_ref().map_or_else(Aside::default, |now| now.aside);
+        self.ending = self.now.as_ref().and_then(|now| now.latest);
         self.now = Some(Epoch {
             at,
             time,
+            latest: None,
             best: None,
             satellites: None,
             hdop: None,
@@ -170,7 +191,8 @@ impl Epoch {
             // A constellation without a fix of its own is no matter for another one.
             let veto = |of: &Talker| of == talker || *of == ALL || *talker == ALL;
             let (point, quality) = position.fix?;
-            let refused = self.vetoes.iter().any(veto) || self.aside.mode == Some(Mode::None);
+            let few = quality != Quality::Estimated && self.satellites.is_some_and(|count| count < FEWEST);
+            let refused = few || self.vetoes.iter().any(veto) || self.aside.mode == Some(Mode::None);
             (!refused).then(|| self.fix(point, quality, before))
         });
         Some(fix.map_or(Judgement::NoFix(self.satellites), Judgement::Fix))

@@ -16,14 +16,19 @@ fn sentences(bytes: &[u8]) -> Vec<String> {
     bytes.iter().filter_map(|byte| splitter.push(*byte).map(str::to_owned)).collect()
 }
 
-/// What each moment of these bytes comes to.
-fn judgements(bytes: &[u8]) -> Vec<Judgement> {
+/// What each moment of these bytes but the last comes to, and the last.
+pub(super) fn heard(bytes: &[u8]) -> (Vec<Judgement>, Epochs) {
     let (mut splitter, mut epochs) = (Splitter::default(), Epochs::default());
     let mut judged = Vec::new();
     for byte in bytes {
         let sentence = splitter.push(*byte).and_then(Sentence::parse);
         judged.extend(sentence.and_then(|sentence| epochs.push(sentence, Instant::now())));
     }
+    (judged, epochs)
+}
+
+fn judgements(bytes: &[u8]) -> Vec<Judgement> {
+    let (mut judged, epochs) = heard(bytes);
     judged.extend(epochs.judge());
     judged
 }
@@ -140,6 +145,16 @@ fn only_a_valid_fix_counts() {
     for no in ["GPRMC,123519,V,,,,,,,230394,,", "GNRMC,123519,V,,,,,,,230394,,", "GPGSA,A,1,,,,,,,,,,,,,,,"] {
         assert_no_fix(&[&gga, no]);
     }
+    // Nobody has a fix of two satellites, but by dead reckoning; where sentences differ, those who tell more are right.
+    let few = |quality: u8, count: &str| format!("GNGGA,123519,{AT},{quality},{count},0.9,545.4,M,46.9,M,,");
+    for count in ["0", "00", "02"] {
+        assert_no_fix(&[&few(1, count)]);
+        assert_no_fix(&[&few(2, count), &format!("GNRMC,123519,A,{AT},022.4,084.4,230394,,,A,V")]);
+        fix(&[&few(6, count)]);
+        fix(&[&few(2, count), &format!("GNGNS,123519,{AT},NDD,11,0.9,545.4,46.9,,")]);
+    }
+    fix(&[&few(1, "03")]);
+    fix(&[&few(1, "")]);
     fix(&[&gga, "GLGLL,,,,,123519,V"]);
     fix(&[&gga, "GNGSA,A,1,,,,,,,,,,,,,,,", "GNGSA,A,3,01,02,03,,,,,,,,,,1.5,0.9,1.2"]);
 }
@@ -219,6 +234,26 @@ fn time_begins_moments_and_means_nothing_else() {
     assert_eq!(told(&[&gga(""), &rmc(""), &gga(""), &rmc(""), &gga("")]).len(), 3);
     // A late GLL of the moment before, as some send it.
     assert_eq!(told(&[&gga("100001"), "GPGLL,4722.6147,N,00832.5020,E,100000,A", &rmc("100001")]).len(), 1);
+}
+
+/// What would yet come may say that there is no fix.
+#[test]
+fn a_moment_that_breaks_off_is_not_judged_by_its_beginning() {
+    let lines = |time: &str| {
+        let rmc = format!("GPRMC,{time},A,4722.6147,N,00832.5020,E,0,0,060480,,");
+        let gga = format!("GPGGA,{time},4722.6147,N,00832.5020,E,1,09,1.0,408.6,M,47.3,M,,");
+        [sealed(&rmc), sealed(&gga)]
+    };
+    let [rmc, gga] = lines("101010");
+    let [next_rmc, next_gga] = lines("101011");
+    let paused = |texts: &[&String]| {
+        let bytes: Vec<u8> = texts.iter().flat_map(|text| text.bytes()).collect();
+        matches!(heard(&bytes).1.pause(), Some(Judgement::Fix(_)))
+    };
+    assert!(paused(&[&rmc]), "nothing is known of how it ends");
+    assert!(paused(&[&rmc, &gga]));
+    assert!(!paused(&[&rmc, &gga, &next_rmc]));
+    assert!(paused(&[&rmc, &gga, &next_rmc, &next_gga]));
 }
 
 /// A receiver whose clock stands still repeats an old fix.
