@@ -5,6 +5,7 @@ mod command;
 mod location;
 mod metrics;
 mod outbox;
+mod package;
 mod publish;
 
 use std::{
@@ -83,6 +84,9 @@ enum Command {
     /// Look at the commands that were sent to this device, or end one
     #[command(subcommand)]
     Command(command::Command),
+    /// Make, sign, show and check packages of updates; on the machine where software is built
+    #[command(subcommand)]
+    Package(package::Package),
     /// Print the version
     Version,
 }
@@ -185,6 +189,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Metrics(metrics) => metrics.run()?,
         Command::Location(location) => location.run()?,
         Command::Command(command) => command.run()?,
+        Command::Package(package) => package.run()?,
         Command::Version => print(&format!("iot-agent {}\n", env!("CARGO_PKG_VERSION")))?,
     }
     Ok(ExitCode::SUCCESS)

@@ -23,6 +23,7 @@ use std::{
 pub use crate::mqtt::fuzzing::packets;
 pub use crate::services::location::fuzzing::{geolocation, nmea};
 pub use crate::services::metrics::fuzzing::{names, procfs, settings};
+pub use crate::services::update::package::fuzzing::{archive, manifest};
 pub use audit::audit;
 pub use config::config;
 pub use control::control;
@@ -53,6 +54,8 @@ pub const TARGETS: &[Target] = &[
     ("orders", orders),
     ("nmea", nmea),
     ("geolocation", geolocation),
+    ("manifest", manifest),
+    ("archive", archive),
 ];
 
 /// A folder of one's own, gone with this.

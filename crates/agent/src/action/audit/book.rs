@@ -115,8 +115,9 @@ impl Book {
             info!(lines = damage.lines, newer = damage.newer, "not all lines of the audit log can be read");
         }
         let (seq, digest) = recent.pop_back().unwrap_or((0, FIRST.to_owned()));
-        // A number that the backend knows is not given again, though its record is lost here.
-        let last = (seq.max(stored), digest);
+        // A number that the backend knows is not given again, though its record is lost here; nor one that is still to be sent.
+        let waiting = unsent.keys().next_back().copied().unwrap_or(0);
+        let last = (seq.max(stored).max(waiting), digest);
         Ok(Self { lines, last, stored, marked: stored, unsent, void: cut_short })
     }
 
