@@ -71,7 +71,7 @@ impl Story {
     /// `location once`.
     async fn once(&self) -> Ended {
         let mut command =
-            self.home.command(&["location", "once", "--source", "google", "--json", "--timeout", "20"]);
+            self.home.command(&["location", "once", "--source", "google", "--json", "--timeout", "12"]);
         command.env("DBUS_SYSTEM_BUS_ADDRESS", self.bus.address());
         command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
         let mut command = tokio::process::Command::from(command);

@@ -114,7 +114,7 @@ impl Asker {
             for trouble in &heard.troubles {
                 why = format!("{why}; {trouble}");
             }
-            return if heard.troubles.is_empty() { tell.none(why) } else { tell.down(why) };
+            return if heard.deaf { tell.down(why) } else { tell.none(why) };
         }
         let of_late = |at: Instant| now < at + self.config.max_age.get();
         if !around.tell_a_place() && self.known.is_some_and(of_late) {

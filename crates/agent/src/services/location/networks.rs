@@ -16,6 +16,8 @@ pub(super) struct Heard {
     pub(super) cells: Vec<Cell>,
     /// Why there is not more; one text each for Wi-Fi and modem.
     pub(super) troubles: Vec<String>,
+    /// There is nothing to listen with.
+    pub(super) deaf: bool,
 }
 
 /// An access point, as it was last heard.
@@ -79,7 +81,7 @@ impl Ears {
     #[allow(clippy::unused_async, reason = "where there is something to ask, it waits")]
     pub(super) async fn hear(&mut self) -> Heard {
         let why = "this build does not listen to networks: it has no D-Bus";
-        Heard { troubles: vec![why.to_owned()], ..Heard::default() }
+        Heard { troubles: vec![why.to_owned()], deaf: true, ..Heard::default() }
     }
 }
 
@@ -89,11 +91,11 @@ async fn listen() -> Heard {
         Ok(bus) => bus,
         Err(error) => {
             let why = format!("no system bus, so neither Wi-Fi nor a modem is heard: {}", bus::plain(&error));
-            return Heard { troubles: vec![why], ..Heard::default() };
+            return Heard { troubles: vec![why], deaf: true, ..Heard::default() };
         }
     };
     let (points, cells) = tokio::join!(wifi::hear(&bus), cells::hear(&bus));
-    let mut heard = Heard::default();
+    let mut heard = Heard { deaf: points.is_err() && cells.is_err(), ..Heard::default() };
     let trouble = |what: &str, error: &zbus::Error| format!("{what}: {}", bus::plain(error));
     match points {
         Ok(points) => heard.access_points = points,

@@ -43,8 +43,11 @@ pub(super) async fn hear(bus: &Bus) -> Result<Vec<AccessPoint>, Error> {
             continue;
         }
         found = true;
-        scan(bus, place(WIRELESS)).await;
-        for point in heard(bus, place(WIRELESS)).await? {
+        let dated = scan(bus, place(WIRELESS)).await;
+        for mut point in heard(bus, place(WIRELESS)).await? {
+            if !dated {
+                point.age = Duration::ZERO;
+            }
             let known = points.entry(point.address).or_insert_with(|| point.clone());
             if point.age < known.age {
                 *known = point;
@@ -59,17 +62,19 @@ pub(super) async fn hear(bus: &Bus) -> Result<Vec<AccessPoint>, Error> {
 }
 
 /// Has it look around, and waits until it has. It may not want to, since it has just done so, or since the user of this
-/// process may not ask: what it knows already will do then.
-async fn scan(bus: &Bus, device: Place<'_>) {
-    let Some(before) = last_scan(bus, device).await else { return };
+/// process may not ask: what it knows already will do then. Whether it says when it has scanned; if not, what it says of the
+/// time of anything it has heard means nothing either.
+async fn scan(bus: &Bus, device: Place<'_>) -> bool {
+    let Some(before) = last_scan(bus, device).await else { return false };
     let none: std::collections::HashMap<&str, zbus::Variant<'_>> = std::collections::HashMap::new();
     if bus.call::<()>(device, "RequestScan", &none).await.is_err() {
-        return;
+        return true;
     }
     let until = Instant::now() + SCAN;
     while Instant::now() < until && last_scan(bus, device).await == Some(before) {
         sleep(LOOK).await;
     }
+    true
 }
 
 async fn last_scan(bus: &Bus, device: Place<'_>) -> Option<i64> {

@@ -27,7 +27,7 @@ fn cell(radio: Radio, id: u64) -> Cell {
 }
 
 fn of(points: Vec<AccessPoint>, cells: Vec<Cell>) -> Surroundings {
-    Surroundings::of(&Heard { access_points: points, cells, troubles: Vec::new() }, || None)
+    Surroundings::of(&Heard { access_points: points, cells, ..Heard::default() }, || None)
 }
 
 fn request(surroundings: &Surroundings) -> Value {
