@@ -9,13 +9,14 @@ pub(crate) mod audit;
 pub(crate) mod engine;
 pub(crate) mod journal;
 pub(crate) mod lines;
-#[allow(dead_code, reason = "tunnels and updates are to come")]
+#[allow(dead_code, reason = "updates are to come")]
 pub(crate) mod policy;
 
 use std::{
     collections::BTreeMap,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use protocol::Timestamp;
@@ -35,6 +36,20 @@ pub(crate) trait Action: Send + Sync + Sized + 'static {
     type Request: Serialize + DeserializeOwned + Clone + Send + Sync + 'static;
     /// How it ended, as it is written down and told.
     type Outcome: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// For so long after its end an order that came without an id still stands for the same that comes again. None: only
+    /// what the broker itself sends again is taken for the same.
+    const STANDS: Option<Duration> = None;
+
+    /// The id of an order that came without one; where it is taken, another is made up.
+    fn name(&self, _request: &RawValue) -> String {
+        new_id()
+    }
+
+    /// What is said to one for which there is no room.
+    fn busy(&self) -> String {
+        "busy".to_owned()
+    }
 
     /// Reads a message.
     fn decode(&self, message: &Inbound) -> Decoded<Self::Request>;

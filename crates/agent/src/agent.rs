@@ -176,6 +176,7 @@ fn shared(config: &Config, identity: Identity, clock: Clock, state: Store) -> Ar
         backoff,
         began: Instant::now(),
         actions: Actions::new(Policy::new(config.policy.clone()), audit),
+        tunnels: Default::default(),
         state,
     })
 }

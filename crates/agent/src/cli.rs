@@ -7,6 +7,7 @@ mod metrics;
 mod outbox;
 mod package;
 mod publish;
+mod ssh;
 
 use std::{
     ffi::OsString,
@@ -84,6 +85,9 @@ enum Command {
     /// Look at the commands that were sent to this device, or end one
     #[command(subcommand)]
     Command(command::Command),
+    /// Look at the tunnels that lead to this device, close one, or print the key that opens them
+    #[command(subcommand)]
+    Ssh(ssh::Ssh),
     /// Make, sign, show and check packages of updates; on the machine where software is built
     #[command(subcommand)]
     Package(package::Package),
@@ -189,6 +193,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Metrics(metrics) => metrics.run()?,
         Command::Location(location) => location.run()?,
         Command::Command(command) => command.run()?,
+        Command::Ssh(ssh) => ssh.run()?,
         Command::Package(package) => package.run()?,
         Command::Version => print(&format!("iot-agent {}\n", env!("CARGO_PKG_VERSION")))?,
     }

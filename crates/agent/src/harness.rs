@@ -54,6 +54,7 @@ impl Harness {
             backoff,
             began: Instant::now(),
             actions: Actions::new(Policy::new(None), audit),
+            tunnels: Default::default(),
             state,
         };
         let disk = Folder::new(dir.path().join("outbox"));

@@ -46,7 +46,7 @@ impl Presence {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             os: std::env::consts::OS.to_owned(),
             arch: std::env::consts::ARCH.to_owned(),
-            ssh_public_key: None,
+            ssh_public_key: self.shared.tunnels.key(),
             services: self.shared.board.states(),
             schema: status::SCHEMA,
         };

@@ -17,6 +17,7 @@ use crate::{
     identity::Identity,
     mqtt::{Backoff, Connection, Delivery, Inbox, Message, Mqtt, Qos},
     outbox::{Class, Draft, Tally},
+    services::ssh::Tunnels,
 };
 
 /// A part of the agent with a section of its own under `services:`. See `docs/adding-a-service.md`.
@@ -131,6 +132,8 @@ pub struct Shared {
     pub began: Instant,
     /// What remote actions have in common.
     pub(crate) actions: Actions,
+    /// The tunnels that are open.
+    pub(crate) tunnels: Tunnels,
     /// The state folder; see [`Context::folder`].
     pub state: crate::store::Store,
 }

@@ -1,6 +1,6 @@
 //! What `iot-agent status` shows: made by the daemon, printed by the command.
 
-use std::{fmt::Write as _, ops::Add as _};
+use std::{fmt::Write as _, ops::Add as _, time::Duration};
 
 use serde_json::{Map, Value, json};
 
@@ -28,6 +28,7 @@ pub fn report(shared: &Shared, mqtt: &Mqtt, broker: &str) -> Value {
         "identity": who,
         "connection": connection(mqtt, counters.connects, broker),
         "services": services(shared),
+        "tunnels": shared.tunnels.list(),
         "outbox": outbox(&counters, mqtt.with_outbox(Outbox::cap)),
         "received": {
             "unclaimed": counters.unclaimed,
@@ -127,7 +128,29 @@ pub fn render(report: &Value) -> String {
         let counters: String = counters.map(|(what, sum)| format!(" ({what}: {sum})")).collect();
         line(name, format!("{}{detail}{counters}", plain(&service["state"])));
     }
+    for tunnel in report["tunnels"].as_array().into_iter().flatten() {
+        line("tunnel", self::tunnel(tunnel));
+    }
     out
+}
+
+/// An open tunnel, as one line for people.
+pub(crate) fn tunnel(listed: &Value) -> String {
+    let text = |key: &str| plain(&listed[key]);
+    let ends = listed["ends_in_s"].as_u64().map(Duration::from_secs).unwrap_or_default();
+    format!(
+        "{}  {} port {} to {}, {} channels, {} bytes in, {} out, since {}, ends in {} min {} s",
+        text("request_id"),
+        text("server"),
+        text("rport"),
+        text("target"),
+        text("channels"),
+        text("bytes_in"),
+        text("bytes_out"),
+        text("since"),
+        ends.as_secs() / 60,
+        ends.as_secs() % 60,
+    )
 }
 
 fn plain(value: &Value) -> String {

@@ -3,9 +3,13 @@
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::{DeviceId, IdError, Timestamp, id::check};
+use crate::{
+    DeviceId, IdError, Timestamp,
+    fields::{Fields, kind},
+    id::check,
+};
 
 /// The id of a command: chosen by the backend, once for each.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -100,9 +104,6 @@ pub struct Malformed {
     pub reason: String,
 }
 
-/// Seconds in a year: no command is given longer.
-const MAX_TIMEOUT: f64 = 31_536_000.0;
-
 impl Request {
     /// Reads a payload. Unknown fields are ignored, and `null` is as good as absent.
     ///
@@ -135,8 +136,6 @@ impl Request {
     }
 }
 
-struct Fields<'a>(&'a Map<String, Value>);
-
 impl Fields<'_> {
     fn request(&self, execution_id: ExecutionId) -> Result<Request, String> {
         if self.flag("cancel")? {
@@ -146,15 +145,12 @@ impl Fields<'_> {
             command: self.command()?,
             args: self.texts("args")?,
             expect_reboot: self.flag("expect_reboot")?,
-            timeout_s: self.timeout()?,
+            timeout_s: self.seconds("timeout_s")?,
             env: self.env()?,
             cwd: self.cwd()?,
             stream: self.flag("stream")?,
         };
-        let expires_at = match self.text("expires_at")? {
-            Some(text) => Some(text.parse().map_err(|error| format!("expires_at: {error}"))?),
-            None => None,
-        };
+        let expires_at = self.time("expires_at")?;
         Ok(Request::Run { execution_id, expires_at, order })
     }
 
@@ -164,17 +160,6 @@ impl Fields<'_> {
             return Err("command: empty".to_owned());
         }
         plain("command", command)
-    }
-
-    fn timeout(&self) -> Result<Option<f64>, String> {
-        match self.get("timeout_s") {
-            None => Ok(None),
-            Some(Value::Number(number)) => match number.as_f64() {
-                Some(seconds) if seconds > 0.0 => Ok(Some(seconds.min(MAX_TIMEOUT))),
-                _ => Err(format!("timeout_s: must be over 0, found {number}")),
-            },
-            Some(other) => Err(format!("timeout_s: expected a number, found {}", kind(other))),
-        }
     }
 
     fn env(&self) -> Result<BTreeMap<String, String>, String> {
@@ -190,26 +175,6 @@ impl Fields<'_> {
             Some(path) if path.starts_with('/') => plain("cwd", path).map(Some),
             Some(path) => Err(format!("cwd: must be an absolute path, found {path:?}")),
             None => Ok(None),
-        }
-    }
-
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.0.get(key).filter(|value| !value.is_null())
-    }
-
-    fn flag(&self, key: &str) -> Result<bool, String> {
-        match self.get(key) {
-            None => Ok(false),
-            Some(Value::Bool(value)) => Ok(*value),
-            Some(other) => Err(format!("{key}: expected true or false, found {}", kind(other))),
-        }
-    }
-
-    fn text(&self, key: &str) -> Result<Option<String>, String> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(other) => Err(format!("{key}: expected a string, found {}", kind(other))),
         }
     }
 
@@ -233,17 +198,6 @@ impl Fields<'_> {
 /// A NUL ends a text for the system, and what follows would get lost.
 fn plain(key: &str, text: String) -> Result<String, String> {
     if text.contains('\0') { Err(format!("{key}: contains a NUL character")) } else { Ok(text) }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
 }
 
 /// How far a command is. The last seven are final: one of them, once, for each id.

@@ -202,6 +202,12 @@ pub fn order_status(layout: Layout, request: &Template) -> Template {
     }
 }
 
+/// Under which a device tells each server, by its id, of the tunnels that end there; in the IOT-Cloud layout, and for the
+/// requests of the ssh service that arrive on `request`.
+pub fn ssh_servers(request: &Template) -> Template {
+    Template(request.as_str().strip_suffix("/{device_id}").unwrap_or(request.as_str()).to_owned())
+}
+
 /// Where the reply to a registration sent on `request` arrives.
 pub fn registration_reply(layout: Layout, request: &Template) -> Template {
     request.clone().with(match layout {

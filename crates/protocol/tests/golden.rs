@@ -21,6 +21,7 @@ use iot_agent_protocol::proof::Psk;
 use iot_agent_protocol::registration::{
     self, Nonce, PlainRequest, Reply, Request, RequestError, open_plain_reply, open_reply, open_request,
 };
+use iot_agent_protocol::ssh;
 use iot_agent_protocol::status::{Presence, Reason, SCHEMA, ServiceState, State};
 use iot_agent_protocol::{ClientId, DeviceId, Timestamp};
 use serde::de::DeserializeOwned;
@@ -332,11 +333,13 @@ fn damaged_payloads_are_refused_not_fatal() {
             read_in_every_way(&damaged, &name);
         }
     }
-    assert_eq!(files, 25, "a golden file without its test, or the reverse");
+    assert_eq!(files, 31, "a golden file without its test, or the reverse");
 }
 
 fn read_in_every_way(bytes: &[u8], name: &str) {
     drop(command::Request::decode(bytes));
+    drop(ssh::Request::decode(bytes));
+    drop(serde_json::from_slice::<ssh::Status>(bytes));
     drop(serde_json::from_slice::<Status>(bytes));
     let text = || String::from_utf8_lossy(bytes);
     assert!(open_request(&psk(), bytes).is_err(), "{name}: a damaged request was accepted: {}", text());
@@ -400,6 +403,43 @@ fn command_requests() {
     assert!(
         matches!(cancel, Ok(command::Request::Cancel { execution_id }) if execution_id.as_str() == "7f3c")
     );
+}
+
+#[test]
+fn tunnels() {
+    let status = |report| ssh::Status { device_id: device(), request_id: "7f3c".into(), report };
+    let encoded = |status| serde_json::to_vec(&status).unwrap();
+    let report =
+        |state| ssh::Report { lport: Some(22), rport: Some(40022), ..ssh::Report::of(state, time()) };
+    assert_encodes("ssh-open.json", &encoded(status(report(ssh::State::Open))));
+    let closed = ssh::Report {
+        bytes_in: 123_456_789_012,
+        bytes_out: 7,
+        duration_ms: Some(600_123),
+        ..report(ssh::State::Closed).because("idle")
+    };
+    assert_encodes("ssh-closed.json", &encoded(status(closed.clone())));
+    let read: ssh::Status = serde_json::from_slice(&golden("ssh-closed.json")).unwrap();
+    assert_eq!(read, status(closed));
+    let refused = ssh::Report::of(ssh::State::Refused, time()).because("lport: missing");
+    assert_encodes("ssh-refused.json", &encoded(status(refused)));
+    let failed = ssh::Report { rport: Some(0), ..report(ssh::State::Failed) }.because("cannot reach it");
+    assert_encodes("ssh-failed.json", &encoded(status(failed)));
+    let notice = ssh::Notice { device_id: device(), lport: 22, rport: 40022 };
+    assert_encodes("ssh-server.json", &serde_json::to_vec(&notice).unwrap());
+}
+
+#[test]
+fn tunnel_requests() {
+    let request = ssh::Request::decode(&golden("ssh-request.json")).unwrap();
+    let ssh::Request::Open { request_id, expires_at, wanted } = request else { panic!("{request:?}") };
+    assert_eq!(request_id.as_ref().map(ssh::RequestId::as_str), Some("7f3c"));
+    assert_eq!(expires_at, Some(time()));
+    assert_eq!((wanted.lport, wanted.rport, wanted.ttl_s), (22, 0, Some(90.5)));
+    assert_eq!((wanted.lhost.as_deref(), wanted.server_id.as_deref()), (Some("::1"), Some("s1")));
+    assert_eq!((wanted.backend_host.as_deref(), wanted.backend_port), (Some("ssh.example"), Some(2222)));
+    let close = ssh::Request::decode(br#"{"request_id": "7f3c", "close": true, "lport": "x"}"#);
+    assert!(matches!(close, Ok(ssh::Request::Close { request_id }) if request_id.as_str() == "7f3c"));
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub mod receiver;
 pub mod recorder;
 pub mod recordings;
 pub mod seed;
+#[cfg(target_os = "linux")]
+pub mod sshd;
 pub mod stalls;
 mod tls;
 pub mod web;
@@ -38,3 +40,5 @@ pub use process::Process;
 pub use proxy::Proxy;
 pub use recorder::Recorder;
 pub use seed::{Rng, seed};
+#[cfg(target_os = "linux")]
+pub use sshd::Sshd;

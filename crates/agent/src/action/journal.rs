@@ -185,10 +185,11 @@ impl Journal {
         self.known.index.get(&Key::of(id)).map(|entry| entry.state)
     }
 
-    /// The id that was given to this request, if it is among the last that came without one.
-    pub(crate) fn unnamed(&self, request: &str) -> Option<&str> {
+    /// The id that was given to this request, if it is among the last that came without one; and when that ended.
+    pub(crate) fn unnamed(&self, request: &str) -> Option<(&str, Option<Timestamp>)> {
         let key = Key::of(request);
-        self.known.unnamed.iter().rfind(|(known, _)| *known == key).map(|(_, id)| id.as_str())
+        let last = self.known.unnamed.iter().rfind(|unnamed| unnamed.request == key)?;
+        Some((&last.id, last.ended))
     }
 
     /// What has not met its end, and each end that has not been told; in the order in which they were written.

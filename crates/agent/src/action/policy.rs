@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, Stamp};
 use rules::Rules;
+pub(crate) use target::{Allowed, Target};
 
 mod rules;
 mod target;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::de;
-use super::files::{FilePath, InputFile, SecretFile};
+use super::files::FilePath;
 use super::finding::{Report, suggestion};
 use super::node::{Entry, Node, Value};
 use super::values::{Delivery, Interval, Qos, Topic};
@@ -27,59 +27,34 @@ enum Kind {
     File,
     /// Settled with the service: any value.
     Free,
-    Input,
     Interval,
-    Port,
     Qos,
-    SecretFile,
     Text,
     Topic,
 }
 
-use Kind::{Bool, Count, File, Free, Input, Port, Text};
+use Kind::{Bool, Count, File, Free, Text};
 
 const COMMON: &[(&str, Kind)] = &[("topic", Kind::Topic), ("qos", Kind::Qos), ("delivery", Kind::Delivery)];
 
-pub(super) const ALL: [Reserved; 2] = [
-    Reserved {
-        name: "ssh",
-        default_enabled: false,
-        keys: &[
-            ("backend_host", Text),
-            ("backend_port", Port),
-            ("ssh_user", Text),
-            ("private_key_path", Kind::SecretFile),
-            ("known_hosts", Input),
-            ("host_key", Free),
-            ("bind", Free),
-            ("targets", Free),
-            ("backends", Free),
-            ("max_connections", Count),
-            ("connection_timeout", Kind::Interval),
-            ("keep_alive", Kind::Interval),
-            ("idle_timeout", Kind::Interval),
-            ("max_ttl", Kind::Interval),
-        ],
-    },
-    Reserved {
-        name: "update",
-        default_enabled: false,
-        keys: &[
-            ("update_url", Text),
-            ("update_interval", Kind::Interval),
-            ("max_retry_attempts", Count),
-            ("update_command", Free),
-            ("trusted_keys", Free),
-            ("allow_unsigned", Bool),
-            ("hardware_id", Text),
-            ("download", Free),
-            ("window", Free),
-            ("hold_file", File),
-            ("health", Free),
-            ("keep_versions", Count),
-        ],
-    },
-];
+pub(super) const ALL: [Reserved; 1] = [Reserved {
+    name: "update",
+    default_enabled: false,
+    keys: &[
+        ("update_url", Text),
+        ("update_interval", Kind::Interval),
+        ("max_retry_attempts", Count),
+        ("update_command", Free),
+        ("trusted_keys", Free),
+        ("allow_unsigned", Bool),
+        ("hardware_id", Text),
+        ("download", Free),
+        ("window", Free),
+        ("hold_file", File),
+        ("health", Free),
+        ("keep_versions", Count),
+    ],
+}];
 
 impl Reserved {
     fn keys(&self) -> impl Iterator<Item = &(&'static str, Kind)> {
@@ -146,11 +121,8 @@ impl Kind {
             Kind::Delivery => is::<Delivery>,
             File => is::<FilePath>,
             Free => return,
-            Input => is::<InputFile>,
             Kind::Interval => is::<Interval>,
-            Port => is::<u16>,
             Kind::Qos => is::<Qos>,
-            Kind::SecretFile => is::<SecretFile>,
             Text => is::<String>,
             Kind::Topic => is::<Topic>,
         };
@@ -162,10 +134,9 @@ impl Kind {
             Bool => generator.subschema_for::<bool>(),
             Count => generator.subschema_for::<u32>(),
             Kind::Delivery => generator.subschema_for::<Delivery>(),
-            File | Input | Kind::SecretFile => generator.subschema_for::<FilePath>(),
+            File => generator.subschema_for::<FilePath>(),
             Free => Schema::default(),
             Kind::Interval => generator.subschema_for::<Interval>(),
-            Port => generator.subschema_for::<u16>(),
             Kind::Qos => generator.subschema_for::<Qos>(),
             Text => generator.subschema_for::<String>(),
             Kind::Topic => generator.subschema_for::<Topic>(),

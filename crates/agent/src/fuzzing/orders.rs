@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use protocol::command::{Order, Request};
+use protocol::{
+    command::{Order, Request},
+    ssh,
+};
 use serde_json::{value::RawValue, value::to_raw_value};
 
 use super::outbox::{Memory, files};
@@ -20,6 +23,15 @@ pub fn orders(data: &[u8]) {
         assert!(!order.command.contains('\0') && order.timeout_s.is_none_or(|seconds| seconds > 0.0));
         let written = to_raw_value(&order).expect("an order makes JSON");
         assert_eq!(serde_json::from_str::<Order>(written.get()).expect("what was written"), order);
+    }
+    if let Ok(ssh::Request::Open { request_id, wanted, .. }) = ssh::Request::decode(data) {
+        let fine = |id: &str| !id.is_empty() && !id.contains(['/', '+', '#', '\0']) && id.len() <= 128;
+        assert!(
+            request_id.is_none_or(|id| fine(id.as_str())) && wanted.server_id.as_deref().is_none_or(fine)
+        );
+        assert!(wanted.lport > 0 && wanted.ttl_s.is_none_or(|seconds| seconds > 0.0));
+        let written = to_raw_value(&wanted).expect("a wish makes JSON");
+        assert_eq!(serde_json::from_str::<ssh::Wanted>(written.get()).expect("what was written"), wanted);
     }
     let disk: Arc<dyn Disk> = Arc::new(Memory(Mutex::new(files(data))));
     let kept = Kept { ids: 4, bytes: 1 << 12 };

@@ -18,6 +18,7 @@ use tokio::net::UnixStream;
 pub use crate::config::Scheme;
 pub use error::Error;
 pub use proxy::{Credentials, Proxy, ProxyKind};
+pub(crate) use tcp::Dialer;
 pub use tls::{TlsFiles, explain};
 
 use crate::clock::Clock;

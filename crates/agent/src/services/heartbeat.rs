@@ -91,7 +91,7 @@ impl Heartbeat {
             run_id: self.ctx.identity().run_id().to_owned(),
             uptime_s: self.ctx.shared.began.elapsed().as_secs(),
             services: self.ctx.shared.board.states(),
-            tunnels: 0,
+            tunnels: self.ctx.shared.tunnels.count(),
             outbox: Outbox {
                 messages: counters.queued,
                 bytes: counters.queued_bytes,

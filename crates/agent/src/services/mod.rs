@@ -5,6 +5,8 @@ mod heartbeat;
 pub(crate) mod location;
 pub(crate) mod metrics;
 pub(crate) mod registration;
+#[doc(hidden)]
+pub mod ssh;
 pub mod update;
 
 use crate::{
@@ -33,6 +35,7 @@ registry! {
     metrics::Metrics,
     command::Command,
     location::Locations,
+    ssh::Ssh,
 }
 
 /// What the configuration has to know of them.

@@ -140,7 +140,7 @@ impl<A: Action> Engine<A> {
         let (number, bytes) = batch.to_wait();
         let full = self.waiting.len() + number >= self.limits.waiting;
         if !starts && (full || self.waiting.bytes() + bytes + size > WAITING) {
-            return self.refuse(id, Some(&request), None, "busy".to_owned());
+            return self.refuse(id, Some(&request), None, self.action.busy());
         }
         batch.free -= usize::from(starts);
         let line = Line::Accepted {
@@ -160,11 +160,23 @@ impl<A: Action> Engine<A> {
     }
 
     /// The id of an order that has none: another each time, but for a copy of one that the broker sends again since it
-    /// never saw it acknowledged.
+    /// never saw it acknowledged; or, where the action says so, of one that has not ended, or not long ago.
     fn name(&self, request: &RawValue, dup: bool, batch: &Batch<A>) -> String {
-        let written = || self.with_journal(|journal| journal.unnamed(request.get()).map(str::to_owned));
-        let copied = if dup { batch.unnamed(request).or_else(|| written().flatten()) } else { None };
-        copied.unwrap_or_else(crate::action::new_id)
+        let stands = |ended: Option<Timestamp>| match A::STANDS {
+            None => dup,
+            Some(after) => ended.is_none_or(|at| apart_by(at, self.ctx.now()) < after),
+        };
+        let written = || {
+            self.with_journal(|journal| {
+                let (id, ended) = journal.unnamed(request.get())?;
+                stands(ended).then(|| id.to_owned())
+            })
+        };
+        let copied = batch.unnamed(request).filter(|_| stands(None)).or_else(|| written().flatten());
+        copied.unwrap_or_else(|| {
+            let id = self.action.name(request);
+            if self.known(&id, batch) { crate::action::new_id() } else { id }
+        })
     }
 
     fn refuse(
@@ -224,4 +236,10 @@ impl<A: Action> Engine<A> {
         let outcome = to_raw_value(outcome).expect("an outcome makes JSON");
         Line::Ended { id: id.to_owned(), n: 0, at: self.ctx.now(), outcome, brief: false, told }
     }
+}
+
+/// How far apart two times are: the clock may have been set back meanwhile.
+fn apart_by(one: Timestamp, other: Timestamp) -> Duration {
+    let (one, other) = (one.to_system_time(), other.to_system_time());
+    one.duration_since(other).unwrap_or_else(|error| error.duration())
 }

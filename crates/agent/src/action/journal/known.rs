@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque, hash_map};
 
+use protocol::Timestamp;
 use ring::digest;
 
 use super::{Line, Place, State};
@@ -24,8 +25,18 @@ pub(super) struct Known {
     pub(super) index: HashMap<Key, Entry>,
     /// How many ids there have been.
     pub(super) last: u64,
-    /// Of what came last without an id: the request, and the id it was given.
-    pub(super) unnamed: VecDeque<(Key, String)>,
+    /// What came last without an id.
+    pub(super) unnamed: VecDeque<Unnamed>,
+}
+
+/// What came without an id.
+#[derive(Debug)]
+pub(super) struct Unnamed {
+    pub(super) request: Key,
+    /// Which it was given.
+    pub(super) id: String,
+    /// When it ended.
+    pub(super) ended: Option<Timestamp>,
 }
 
 /// Ids by hash: they are long, and many.
@@ -69,7 +80,7 @@ impl Known {
             Line::Started { .. } if !over => entry.state = State::Started,
             Line::Started { .. } => {}
             Line::Ended { n, told, .. } => {
-                *entry = Entry { n: *n, state: State::Ended { told: *told }, place }
+                *entry = Entry { n: *n, state: State::Ended { told: *told }, place };
             }
             Line::Told { .. } => {
                 let place = if over { entry.place } else { place };
@@ -80,16 +91,23 @@ impl Known {
         if let Line::Accepted { id, unnamed: true, request, .. } = line {
             self.name(Key::of(request.get()), id);
         }
+        if let Line::Ended { id, at, .. } = line
+            && let Some(unnamed) = self.unnamed.iter_mut().find(|unnamed| unnamed.id == *id)
+        {
+            unnamed.ended = Some(*at);
+        }
     }
 
     fn name(&mut self, request: Key, id: &str) {
         // It is written anew when its segment goes.
-        if self.unnamed.iter().any(|(_, known)| known == id) {
+        if self.unnamed.iter().any(|unnamed| unnamed.id == id) {
             return;
         }
         if self.unnamed.len() >= UNNAMED {
-            self.unnamed.pop_front();
+            // One that has not ended is what its copies have to be known by.
+            let ended = self.unnamed.iter().position(|unnamed| unnamed.ended.is_some());
+            self.unnamed.remove(ended.unwrap_or(0));
         }
-        self.unnamed.push_back((request, id.to_owned()));
+        self.unnamed.push_back(Unnamed { request, id: id.to_owned(), ended: None });
     }
 }

@@ -243,7 +243,15 @@ fn what_has_no_id_is_known_by_what_it_asks() {
     }
     journal.commit(vec![unnamed("another", 5)]).unwrap();
     for journal in [&journal, &open(&disk)] {
-        assert_eq!((journal.unnamed("0"), journal.unnamed("7")), (None, Some("id-7")));
-        assert_eq!(journal.unnamed("5"), Some("another"));
+        assert_eq!((journal.unnamed("0"), journal.unnamed("7")), (None, Some(("id-7", None))));
+        assert_eq!(journal.unnamed("5"), Some(("another", None)));
     }
+    // What has ended says when, and goes first.
+    let (n, outcome) = (0, RawValue::NULL.to_owned());
+    let ended = Line::Ended { id: "id-7".to_owned(), n, at: time(9), outcome, brief: false, told: false };
+    journal.commit(vec![ended]).unwrap();
+    assert_eq!(journal.unnamed("7"), Some(("id-7", Some(time(9)))));
+    assert_eq!(open(&disk).unnamed("7"), Some(("id-7", Some(time(9)))));
+    journal.commit(vec![unnamed("one more", 1000)]).unwrap();
+    assert_eq!((journal.unnamed("7"), journal.unnamed("8")), (None, Some(("id-8", None))));
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 /// A host and a port. Two spellings of one address are equal; a name is equal only to itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
+pub(crate) struct Target {
     host: Host,
     port: u16,
 }
@@ -20,14 +20,15 @@ enum Host {
 /// A target of the policy.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Allowed {
+pub(crate) struct Allowed {
     host: Host,
     /// None is any.
     port: Option<u16>,
 }
 
 impl Allowed {
-    pub(super) fn has(&self, target: &Target) -> bool {
+    /// Whether it is this one.
+    pub(crate) fn has(&self, target: &Target) -> bool {
         self.host == target.host && self.port.is_none_or(|port| port == target.port)
     }
 }
@@ -44,7 +45,9 @@ impl TryFrom<String> for Allowed {
 }
 
 impl Target {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    /// # Errors
+    /// Why it is none.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let shape = || format!("expected host:port, found {:?}", text.chars().take(80).collect::<String>());
         let (host, port) = text.rsplit_once(':').ok_or_else(shape)?;
         let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());

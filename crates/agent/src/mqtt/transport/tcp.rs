@@ -25,7 +25,7 @@ type Lookup = JoinHandle<io::Result<Vec<SocketAddr>>>;
 
 /// Dials one host and port.
 #[derive(Debug)]
-pub(super) struct Dialer {
+pub(crate) struct Dialer {
     host: String,
     port: u16,
     /// The question asked and not yet answered. `getaddrinfo` cannot be cancelled and holds a thread: when the
@@ -34,12 +34,12 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new(host: String, port: u16) -> Self {
+    pub(crate) fn new(host: String, port: u16) -> Self {
         Self { host, port, lookup: Mutex::new(None) }
     }
 
     /// Resolves the name and connects to the first address that answers.
-    pub(super) async fn connect(&self) -> Result<TcpStream, Error> {
+    pub(crate) async fn connect(&self) -> Result<TcpStream, Error> {
         let addresses = self.resolve().await?;
         let stream = race(interleave(addresses))
             .await

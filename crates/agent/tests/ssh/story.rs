@@ -1,0 +1,193 @@
+//! A device that opens tunnels, the server they come from, and whoever asks for them.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use serde_json::{Value, json};
+use testkit::{Mosquitto, Process, Watcher, sshd::Sshd};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep, timeout},
+};
+
+use crate::support::{Home, SOON, command, wait_status};
+
+/// The states of which each id has exactly one.
+pub(crate) const FINAL: [&str; 3] = ["closed", "refused", "failed"];
+
+pub(crate) struct Story {
+    pub(crate) broker: Mosquitto,
+    pub(crate) watcher: Watcher,
+    pub(crate) server: Sshd,
+    pub(crate) home: Home,
+    /// Where something answers with what it is told.
+    pub(crate) echo: u16,
+    pub(crate) topic: &'static str,
+}
+
+/// The section of the service; `more` are further keys of it.
+pub(crate) fn services(server: &Sshd, echo: u16, more: &str) -> String {
+    let mut keys = format!(
+        "enabled: true, backend_host: 127.0.0.1, backend_port: {}, ssh_user: {}, known_hosts: known_hosts",
+        server.port(),
+        server.user()
+    );
+    if !more.contains("targets:") {
+        keys.push_str(&format!(", targets: ['127.0.0.1:{echo}']"));
+    }
+    format!(
+        "services:\n  registration: {{device_secret_file: psk}}\n  heartbeat: {{interval: 1s}}\n  \
+         metrics: {{enabled: false}}\n  ssh: {{{keys}{more}}}\n"
+    )
+}
+
+impl Story {
+    pub(crate) async fn begin(more: &str) -> Self {
+        Self::with(more, "", "").await
+    }
+
+    /// With more keys of the service, more sections, and a line of sshd's settings.
+    pub(crate) async fn with(more: &str, sections: &str, line: &str) -> Self {
+        let broker = Mosquitto::builder().line("max_queued_messages 0").start().await.unwrap();
+        let watcher = Watcher::start(&broker, "#").await.unwrap();
+        let server = Sshd::builder().line(line).start().await.unwrap();
+        let echo = echo().await;
+        let home = Home::new(&format!("mqtt://127.0.0.1:{}", broker.port()));
+        let home = home.device("d1").yaml(&format!("{}{sections}", services(&server, echo, more)));
+        let known = format!("[127.0.0.1]:{} {}\n", server.port(), server.host_key("ed25519").unwrap());
+        home.file("known_hosts", &known, 0o644);
+        let story = Self { broker, watcher, server, home, echo, topic: "iot/d1/ssh" };
+        // Nothing is allowed by a policy that says nothing.
+        story.home.file("policy.yaml", "ssh: {allow: false}\n", 0o644);
+        let key = command::run(&story.home, &["ssh", "key"], "").await;
+        assert_eq!(key.code, 0, "{key:#?}");
+        story
+            .server
+            .let_in(&format!("restrict,port-forwarding,permitlisten=\"localhost:*\" {}", key.out))
+            .unwrap();
+        story
+    }
+
+    /// Connected, and subscribed.
+    pub(crate) async fn online(&self) -> Process {
+        let agent = self.home.start();
+        wait_status(&self.home, |status| status["connection"]["state"] == "connected").await;
+        agent
+    }
+
+    pub(crate) async fn send(&self, payload: impl AsRef<[u8]>) {
+        testkit::client::publish(&self.broker, self.topic, payload, 1, false).await.unwrap();
+    }
+
+    /// Asks for a tunnel to the echo, at any port.
+    pub(crate) async fn ask(&self, id: &str, more: Value) {
+        let mut request = json!({ "request_id": id, "lport": self.echo, "rport": 0 });
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.send(request.to_string()).await;
+    }
+
+    /// The same, and waits until it is open; its port.
+    pub(crate) async fn open(&self, id: &str, more: Value) -> u16 {
+        self.ask(id, more).await;
+        let said = self.wait(id, |_| true).await;
+        assert_eq!(said["state"], "open", "{said}");
+        port(&said)
+    }
+
+    pub(crate) async fn close(&self, id: &str) {
+        self.send(json!({ "request_id": id, "close": true }).to_string()).await;
+    }
+
+    /// Waits for the end of an id.
+    pub(crate) async fn end(&self, id: &str) -> Value {
+        self.wait(id, |said| FINAL.contains(&said)).await
+    }
+
+    pub(crate) async fn wait(&self, id: &str, wanted: impl Fn(&str) -> bool) -> Value {
+        let matching = |message: &testkit::client::Message| {
+            let said = message.json().unwrap_or_default();
+            said["request_id"] == id && said["state"].as_str().is_some_and(&wanted)
+        };
+        self.watcher.messages().find(matching, SOON).await.unwrap().json().unwrap()
+    }
+
+    /// Every status so far, of one id or of all.
+    pub(crate) fn said(&self, id: Option<&str>) -> Vec<Value> {
+        let all = self.watcher.all().into_iter().filter_map(|message| message.json().ok());
+        all.filter(|said| said["state"].is_string() && said["request_id"].is_string())
+            .filter(|said| id.is_none_or(|id| said["request_id"] == id))
+            .collect()
+    }
+
+    /// Waits until so much was said, of one id or of all.
+    pub(crate) async fn hears(&self, id: Option<&str>, wanted: usize) {
+        let deadline = Instant::now() + SOON;
+        while self.said(id).len() < wanted {
+            assert!(Instant::now() < deadline, "{wanted} of {id:?}: {:#?}", self.said(id));
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The states that were told of an id, in order.
+    pub(crate) fn states(&self, id: &str) -> Vec<String> {
+        self.said(Some(id)).iter().map(|said| said["state"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The different ends that were told of an id.
+    pub(crate) fn ends(&self, id: &str) -> Vec<Value> {
+        let mut ends: Vec<Value> = Vec::new();
+        for said in self.said(Some(id)) {
+            if FINAL.contains(&said["state"].as_str().unwrap()) && !ends.contains(&said) {
+                ends.push(said);
+            }
+        }
+        ends
+    }
+
+    /// How often sshd was asked to listen, over all its lives.
+    pub(crate) fn listened(&self) -> usize {
+        self.server.log().matches("Local forwarding listening on 127.0.0.1").count()
+    }
+}
+
+pub(crate) fn port(said: &Value) -> u16 {
+    let port = u16::try_from(said["rport"].as_u64().unwrap()).unwrap();
+    assert_ne!(port, 0);
+    port
+}
+
+/// Answers with what it is told.
+pub(crate) async fn echo() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = stream.split();
+                tokio::io::copy(&mut read, &mut write).await.ok();
+                write.shutdown().await.ok();
+            });
+        }
+    });
+    port
+}
+
+/// Says something through the tunnel and hears it again.
+pub(crate) async fn answers(port: u16, text: &str) {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut heard = String::new();
+    timeout(SOON, stream.read_to_string(&mut heard)).await.unwrap().unwrap();
+    assert_eq!(heard, text);
+}
+
+/// Waits until nothing listens there any more; how long it took.
+pub(crate) async fn gone(port: u16, limit: Duration) -> Duration {
+    let began = Instant::now();
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
+        assert!(began.elapsed() < limit, "port {port} is still there after {limit:?}");
+        sleep(Duration::from_millis(10)).await;
+    }
+    began.elapsed()
+}
