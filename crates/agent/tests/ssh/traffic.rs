@@ -3,12 +3,20 @@
 use std::{fs, path::Path, process::Output};
 
 use serde_json::json;
-use testkit::sshd::{self, Sshd};
-use tokio::process::Command;
+use testkit::{
+    sshd::{self, Sshd},
+    web::{Answer, Web},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    process::Command,
+    time::timeout,
+};
 
 use crate::{
-    story::Story,
-    support::{SOON, tier},
+    story::{Story, answers},
+    support::{SOON, command, tier},
 };
 
 async fn done(mut command: Command) -> Output {
@@ -68,4 +76,48 @@ async fn ssh_scp_and_rsync_work_through_it() {
     for bytes in ["bytes_in", "bytes_out"] {
         assert!(end[bytes].as_u64().unwrap() > size as u64, "{end}");
     }
+}
+
+#[tokio::test]
+async fn a_web_page_of_the_device_is_seen_through_it() {
+    let web = Web::start().await.unwrap();
+    web.answers([Answer::json(200, r#"{"page": "of the device"}"#)]);
+    let place = web.url().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let lport: u16 = place.rsplit(':').next().unwrap().parse().unwrap();
+    let story = Story::begin(&format!(", targets: ['{place}']")).await;
+    let _agent = story.online().await;
+    let port = story.open("a", json!({ "lport": lport })).await;
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = "GET /status HTTP/1.1\r\nHost: device\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut page = String::new();
+    timeout(SOON, stream.read_to_string(&mut page)).await.unwrap().unwrap();
+    assert!(page.starts_with("HTTP/1.1 200") && page.ends_with(r#"{"page": "of the device"}"#), "{page}");
+    assert_eq!(web.requests()[0].target, "/status");
+}
+
+/// The request names one of the list; each has a connection of its own.
+#[tokio::test]
+async fn two_servers_have_their_own_tunnels() {
+    let other = Sshd::plain().await.unwrap();
+    let story = Story::begin(&format!(", backends: ['127.0.0.1:{}']", other.port())).await;
+    let key = command::run(&story.home, &["ssh", "key"], "").await.out;
+    other.let_in(&key).unwrap();
+    let known =
+        |server: &Sshd| format!("[127.0.0.1]:{} {}\n", server.port(), server.host_key("ed25519").unwrap());
+    story.home.file("known_hosts", &(known(&story.server) + &known(&other)), 0o644);
+    let _agent = story.online().await;
+    let first = story.open("a", json!({})).await;
+    let named = json!({ "backend_host": "127.0.0.1", "backend_port": other.port() });
+    let second = story.open("b", named).await;
+    for port in [first, second] {
+        answers(port, "hello").await;
+    }
+    assert_eq!(
+        [&story.server, &other].map(|server| server.log().matches("Accepted publickey").count()),
+        [1, 1]
+    );
+    story.close("a").await;
+    story.end("a").await;
+    answers(second, "still there").await;
 }

@@ -33,7 +33,7 @@ fn each_mistake_has_its_reason() {
         (json!({ "lhost": "" }), "lhost: \"\" is no host"),
         (json!({ "lhost": "a b" }), "lhost: \"a b\" is no host"),
         (json!({ "lhost": "-oProxyCommand=x" }), "lhost: \"-oProxyCommand=x\" is no host"),
-        (json!({ "lhost": "::1:22" }), "lhost: \"::1:22\" is no host"),
+        (json!({ "lhost": "[::1]:22" }), "lhost: \"[::1]:22\" is no host"),
         (json!({ "backend_host": "a/b" }), "backend_host: \"a/b\" is no host"),
         (json!({ "ttl_s": "5" }), "ttl_s: expected a number, found a string"),
         (json!({ "ttl_s": 0 }), "ttl_s: must be over 0, found 0"),
