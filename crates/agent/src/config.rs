@@ -33,7 +33,7 @@ pub use schema::{SectionSchema, known_schema, schema};
 pub use services::{Section, ServiceSchema, Services};
 pub use show::{Shown, show};
 pub(crate) use stamp::Stamp;
-pub(crate) use url::host_and_port;
+pub(crate) use url::{Bracketed, host_and_port, is_loopback};
 pub use url::{BrokerUrl, Proxy, ProxyKind, Scheme};
 pub(crate) use values::schema as scalar_schema;
 pub use values::{ByteSize, Delivery, Interval, Qos, Span, Topic, Version};

@@ -103,10 +103,14 @@ impl BrokerUrl {
 
     /// Whether there is no way: the broker runs on this machine.
     pub fn is_local(&self) -> bool {
-        self.scheme == Scheme::Unix
-            || self.host.eq_ignore_ascii_case("localhost")
-            || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        self.scheme == Scheme::Unix || is_loopback(&self.host)
     }
+}
+
+/// Whether a name or an address is this machine's own, by itself and without asking anybody.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl fmt::Display for BrokerUrl {
@@ -119,8 +123,8 @@ impl fmt::Display for BrokerUrl {
     }
 }
 
-/// A host as it stands in a URL.
-struct Bracketed<'a>(&'a str);
+/// A host as it stands before a port: an IPv6 address in brackets.
+pub(crate) struct Bracketed<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Bracketed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,8 +1,8 @@
 //! Where a request goes: `https`, or `http` to this machine.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, str::FromStr};
 
-use crate::config::host_and_port;
+use crate::config::{Bracketed, host_and_port, is_loopback};
 
 /// An absolute URL of HTTP, without user, password and fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,14 +37,17 @@ impl Url {
 
     /// Host and port as a header has them: the port of the scheme is left out.
     pub(super) fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == default_port(self.secure) { host } else { format!("{host}:{}", self.port) }
+        let host = Bracketed(&self.host);
+        if self.port == default_port(self.secure) {
+            host.to_string()
+        } else {
+            format!("{host}:{}", self.port)
+        }
     }
 
     /// Whether the server runs on this machine.
     pub(super) fn is_local(&self) -> bool {
-        self.host.eq_ignore_ascii_case("localhost")
-            || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        is_loopback(&self.host)
     }
 
     /// Whether the query has a parameter of this name.

@@ -284,7 +284,7 @@ impl Action for Opener {
 
     fn detail(&self, request: &Wanted) -> String {
         let server = self.server(request);
-        format!("{server} port {} to {}", request.rport, decide::target(request))
+        format!("{server} port {} to {}", request.rport, decide::destination(request))
     }
 
     fn summary(&self, outcome: &Outcome) -> String {

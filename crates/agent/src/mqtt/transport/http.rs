@@ -6,6 +6,7 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Io;
+use crate::config::Bracketed;
 
 /// The largest head that is read; a server has no business with more.
 const HEAD_LIMIT: usize = 8 * 1024;
@@ -82,5 +83,5 @@ pub(super) fn is_token(part: &str) -> bool {
 
 /// `host:port` as HTTP writes it; an IPv6 address in brackets.
 pub(super) fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    format!("{}:{port}", Bracketed(host))
 }

@@ -30,7 +30,7 @@ use super::{
     settings::{Config, Endpoint, NO_KEY},
     source::Teller,
 };
-use crate::{clock::Clock, config::Secret, http::Client, log::chain, mqtt::Backoff};
+use crate::{clock::Clock, config::Secret, http::Client, log::chain, mqtt::Backoff, outbox::apart};
 
 /// Between two times of listening at most, and at least.
 const SELDOM: Duration = Duration::from_secs(60);
@@ -218,8 +218,7 @@ async fn key(config: &Config) -> Result<Option<Secret>, String> {
     if config.api_key.is_some() {
         return Ok(config.api_key.clone());
     }
-    let read = tokio::task::spawn_blocking(move || file.read()).await;
-    read.map_err(|lost| lost.to_string())?.map(Some).map_err(|error| chain(&error))
+    apart(move || file.read()).await.map(Some).map_err(|error| chain(&error))
 }
 
 /// Path and query with the key at the end.

@@ -13,7 +13,7 @@ use serde::{
 
 use super::fix::Point;
 use crate::{
-    config::{Delivery, FilePath, Interval, Qos, Secret, SecretFile, Topic, scalar_schema},
+    config::{Bracketed, Delivery, FilePath, Interval, Qos, Secret, SecretFile, Topic, scalar_schema},
     service::Invalid,
 };
 pub(super) use geolocation::{Endpoint, NO_KEY, Requests};
@@ -225,7 +225,7 @@ impl Server {
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+        write!(f, "{}:{port}", Bracketed(host))
     }
 }
 

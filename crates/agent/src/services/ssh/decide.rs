@@ -15,17 +15,6 @@ pub(super) struct Allowed {
     pub(super) backends: Vec<policy::Allowed>,
 }
 
-/// `host:port`, an IPv6 address in brackets.
-pub(super) fn place(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-/// Where a tunnel leads, as `host:port`.
-pub(super) fn target(wanted: &Wanted) -> String {
-    let Target { host, port } = destination(wanted);
-    place(&host, port)
-}
-
 /// Where a tunnel leads.
 pub(super) fn destination(wanted: &Wanted) -> Target {
     Target { host: wanted.lhost.clone().unwrap_or_else(|| "127.0.0.1".to_owned()), port: wanted.lport }
@@ -48,7 +37,7 @@ impl Opener {
     /// Whether it may be opened, and by which rule of the owner.
     pub(super) fn judge(&self, wanted: &Wanted) -> Result<Option<String>, Refusal> {
         let refused = |reason| Err(Refusal { rule: None, reason });
-        let target = target(wanted);
+        let target = destination(wanted).to_string();
         if !is_among(&self.allowed.targets, &target) {
             return refused(format!("target not allowed: {target} is not among services.ssh.targets"));
         }
@@ -58,7 +47,7 @@ impl Opener {
                 "backend not allowed: services.ssh.backend_host is not set, and none is named".to_owned(),
             );
         }
-        let backend = place(&server.host, server.port);
+        let backend = server.to_string();
         if !is_among(&self.allowed.backends, &backend) {
             return refused(format!("backend not allowed: {backend} is not among services.ssh.backends"));
         }

@@ -13,6 +13,7 @@ pub(super) use super::client::Target;
 use super::client::{self, Connection, How, WeakConnection};
 use super::key::Key;
 use crate::clock::Clock;
+use crate::config::Bracketed;
 use crate::mqtt::transport::Dialer;
 pub(super) use failure::Failure;
 pub(super) use forward::Forward;
@@ -57,7 +58,7 @@ pub(super) struct Server {
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        write!(f, "{}:{}", Bracketed(&self.host), self.port)
     }
 }
 

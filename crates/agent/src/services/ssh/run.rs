@@ -42,7 +42,7 @@ impl Opener {
                 return Outcome::of(report(State::Failed).because(why));
             }
         };
-        let (server, target) = (self.server(wanted).to_string(), decide::target(wanted));
+        let (server, target) = (self.server(wanted).to_string(), decide::destination(wanted).to_string());
         let rport = forward.rport();
         info!(id, server, rport, target, "tunnel open");
         let since = self.ctx.now();

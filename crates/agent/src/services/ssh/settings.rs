@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     KEY,
-    decide::{self, Allowed},
-    link::{NoHostKey, Trust},
+    decide::Allowed,
+    link::{NoHostKey, Server, Trust},
 };
 use crate::{
     action::policy,
@@ -131,7 +131,7 @@ impl Config {
 
     /// The servers that tunnels may go through.
     fn servers(&self) -> Result<Vec<policy::Allowed>, Invalid> {
-        let configured = self.backend_host.as_ref().map(|host| decide::place(host, self.backend_port));
+        let configured = self.backend_host.as_ref().map(|host| server(host, self.backend_port));
         let configured = configured.iter().map(|text| {
             allowed(text)
                 .map_err(|_| Invalid::key("backend_host", format!("{:?} is no host", self.backend_host)))
@@ -139,7 +139,7 @@ impl Config {
         let named = self.backends.iter().map(|text| {
             // A host alone is meant with the usual port.
             let whole = allowed(text).or_else(|why| {
-                allowed(&decide::place(text.trim_matches(['[', ']']), self.backend_port)).map_err(|_| why)
+                allowed(&server(text.trim_matches(['[', ']']), self.backend_port)).map_err(|_| why)
             });
             whole.map_err(|why| Invalid::key("backends", why))
         });
@@ -159,6 +159,10 @@ impl Config {
     pub(super) fn key_file(&self, folder: &Path) -> PathBuf {
         self.private_key_path.as_ref().map_or_else(|| folder.join(KEY), |path| path.to_path_buf())
     }
+}
+
+fn server(host: &str, port: u16) -> String {
+    Server { host: host.to_owned(), port }.to_string()
 }
 
 fn allowed(text: &str) -> Result<policy::Allowed, String> {

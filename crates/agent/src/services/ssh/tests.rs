@@ -70,7 +70,8 @@ fn what_is_kept_for_long_is_brief_and_still_an_end() {
 
 #[test]
 fn a_place_is_written_as_it_is_read() {
-    assert_eq!(decide::place("::1", 22), "[::1]:22");
-    assert_eq!(decide::place("host", 22), "host:22");
+    let place = |host: &str| link::Server { host: host.to_owned(), port: 22 }.to_string();
+    assert_eq!(place("::1"), "[::1]:22");
+    assert_eq!(place("host"), "host:22");
     assert_eq!(<Opener as Action>::STANDS, Some(Duration::from_secs(60)));
 }

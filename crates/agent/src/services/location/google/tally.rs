@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::{clock::Clock, log::chain, store::Store};
+use crate::{clock::Clock, log::chain, outbox::apart, store::Store};
 
 const FILE: &str = "geolocation.json";
 const DAY: u64 = 24 * 3600;
@@ -76,20 +76,18 @@ impl Tally {
 
     async fn read(&self) -> Count {
         let Some(store) = self.store.clone() else { return Count::default() };
-        match tokio::task::spawn_blocking(move || store.read(FILE)).await {
-            Ok(Ok(count)) => count.unwrap_or_default(),
-            Ok(Err(error)) => {
-                warn!(error = chain(&error), "counts the day's requests anew");
-                Count::default()
-            }
-            Err(_) => Count::default(),
-        }
+        let read = apart(move || store.read(FILE)).await;
+        read.unwrap_or_else(|error| {
+            warn!(error = chain(&error), "counts the day's requests anew");
+            None
+        })
+        .unwrap_or_default()
     }
 
     /// A disk that cannot be written costs the count at the next restart, not the place.
     async fn write(&self, count: Count) {
         let Some(store) = self.store.clone() else { return };
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.write(FILE, &count)).await {
+        if let Err(error) = apart(move || store.write(FILE, &count)).await {
             warn!(error = chain(&error), "cannot keep how often the place was asked for");
         }
     }

@@ -17,6 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Connection, Error, core::Asked};
+use crate::config::Bracketed;
 
 /// How long the server may take to say that it does not listen any more.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -31,7 +32,7 @@ pub(in crate::services::ssh) struct Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+        write!(f, "{}:{port}", Bracketed(host))
     }
 }
 
