@@ -40,10 +40,17 @@ pub(crate) trait Action: Send + Sync + Sized + 'static {
     /// For so long after its end an order that came without an id still stands for the same that comes again. None: only
     /// what the broker itself sends again is taken for the same.
     const STANDS: Option<Duration> = None;
+    /// What an order is called where somebody on this device names one that is not known.
+    const NOUN: &'static str = "order";
 
     /// The id of an order that came without one; where it is taken, another is made up.
     fn name(&self, _request: &RawValue) -> String {
         new_id()
+    }
+
+    /// What is said to whoever wants to end something that is not known; its id is taken from then on.
+    fn unknown(&self) -> String {
+        "not known here, so there is nothing to cancel; and it will not be run any more".to_owned()
     }
 
     /// What is said to one for which there is no room.

@@ -47,7 +47,7 @@ use decide::Allowed;
 use key::{Key, KeyError};
 #[doc(hidden)]
 pub use link::bench::hold;
-use link::{Links, Ways};
+use link::{Limit, Links, Ways};
 pub(crate) use open::Tunnels;
 use outcome::Outcome;
 pub(crate) use settings::Config;
@@ -95,7 +95,7 @@ impl Service for Ssh {
         let shared = Arc::clone(&ctx.shared);
         let _shown = shared.tunnels.begin();
         let folder = ctx.folder()?.path().to_owned();
-        let way = Way { path: config.key_file(&folder), links: Mutex::new(None) };
+        let way = Way { path: config.key_file(&folder), found: Mutex::default() };
         // Before the device shows itself, so that its birth has the key.
         way.links(&config, &ctx).map_or_else(|why| warn!(why, "no tunnel can be opened"), drop);
         let shutdown = ctx.shutdown.clone();
@@ -152,37 +152,44 @@ struct Topics {
     servers: Option<String>,
 }
 
-/// What opens tunnels, once it is there: a key may come later than the agent.
+/// What opens tunnels, once there is a key: that may come later than the agent.
 struct Way {
     path: PathBuf,
-    links: Mutex<Option<Arc<Links>>>,
+    /// With a key, for good: what is missing then is missing in the settings of this process.
+    found: Mutex<Option<Result<Arc<Links>, String>>>,
 }
 
 impl Way {
     /// # Errors
     /// What is missing.
     fn links(&self, config: &Config, ctx: &Context) -> Result<Arc<Links>, String> {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(links) = &*links {
-            return Ok(Arc::clone(links));
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = &*found {
+            return found.clone();
         }
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let comment = ctx.identity().client_id().as_str();
         let key = load_key(config, folder, comment).map_err(|error| chain(&error))?;
         ctx.shared.tunnels.show_key(Some(key.public()));
-        let trust = config.trust().ok_or(settings::NO_HOST_KEY)?.map_err(|error| error.to_string())?;
-        let made = Arc::new(Links::new(Ways {
-            user: config.ssh_user.clone().unwrap_or_default(),
-            key,
-            trust,
-            clock: ctx.shared.clock.clone(),
-            timeout: config.connection_timeout.get(),
-            keep_alive: config.keep_alive.get(),
-            bind: config.bind.clone(),
-        }));
-        *links = Some(Arc::clone(&made));
-        Ok(made)
+        found.insert(links(config, ctx, key).map(Arc::new)).clone()
     }
+}
+
+/// # Errors
+/// What the settings lack.
+fn links(config: &Config, ctx: &Context, key: Key) -> Result<Links, String> {
+    config.complete().map_err(|lacking| format!("services.ssh.{lacking}"))?;
+    let trust = config.trust().ok_or(settings::NO_HOST_KEY)?.map_err(|error| error.to_string())?;
+    Ok(Links::new(Ways {
+        user: config.ssh_user.clone().unwrap_or_default(),
+        key,
+        trust,
+        clock: ctx.shared.clock.clone(),
+        timeout: config.connection_timeout.get(),
+        keep_alive: config.keep_alive.get(),
+        bind: config.bind.clone(),
+        limit: Limit::default(),
+    }))
 }
 
 /// What tunnels are to the engine.
@@ -200,9 +207,14 @@ impl Action for Opener {
     type Outcome = Outcome;
 
     const STANDS: Option<Duration> = Some(Duration::from_mins(1));
+    const NOUN: &'static str = "tunnel";
 
     fn name(&self, request: &RawValue) -> String {
         protocol::hex::encode(&digest(&SHA256, request.get().as_bytes()).as_ref()[..16])
+    }
+
+    fn unknown(&self) -> String {
+        "not known here, so there is nothing to close; and no tunnel will be opened under this id".to_owned()
     }
 
     fn busy(&self) -> String {

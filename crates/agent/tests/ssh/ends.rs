@@ -53,7 +53,7 @@ async fn the_command_line_closes_one() {
     gone(port, SOON).await;
     let other = run(&story.home, &["ssh", "close", "b"], "").await;
     assert_eq!(other.code, 1, "{other:#?}");
-    other.assert_said("no order b is known here");
+    other.assert_said("no tunnel b is known here");
 }
 
 /// S4: its time is over; what goes through it does not keep it open.

@@ -215,10 +215,9 @@ impl<A: Action> Engine<A> {
         }
         if batch.is_none() {
             // A slip of a finger on this machine must not spoil an id.
-            return (Item::nothing(), Err(format!("no order {id} is known here")));
+            return (Item::nothing(), Err(format!("no {} {id} is known here", A::NOUN)));
         }
-        let reason =
-            "not known here, so there is nothing to cancel; and it will not be run any more".to_owned();
+        let reason = self.action.unknown();
         (self.refuse(id, None, None, reason.clone()), Err(reason))
     }
 

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::clock::Clock;
 
+pub(super) use cipher::Limit;
 pub(super) use connection::{Connection, WeakConnection, connect};
 pub(super) use forward::{Forward, Target};
 
@@ -46,6 +47,8 @@ pub(super) struct How<'a> {
     /// How long nothing is heard until the server is asked for a sign of life. The connection counts as lost when that
     /// was asked for twice, and another such time is over.
     pub(super) keep_alive: Duration,
+    /// After how much other keys are agreed on.
+    pub(super) limit: Limit,
 }
 
 /// Why there is no connection, or no port, or not any more.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-pub(super) use super::client::Target;
 use super::client::{self, Connection, How, WeakConnection};
+pub(super) use super::client::{Limit, Target};
 use super::key::Key;
 use crate::clock::Clock;
 use crate::config::Bracketed;
@@ -45,6 +45,8 @@ pub(super) struct Ways {
     pub(super) keep_alive: Duration,
     /// The address on which servers are asked to listen.
     pub(super) bind: String,
+    /// After how much other keys are agreed on.
+    pub(super) limit: Limit,
 }
 
 /// A server. Forwards to the same one share a connection.
@@ -119,7 +121,7 @@ impl Links {
     }
 
     async fn connect(&self, server: &Server, dialer: &Dialer) -> Result<Connection, Failure> {
-        let Ways { user, key, trust, clock, keep_alive, .. } = &*self.ways;
+        let Ways { user, key, trust, clock, keep_alive, limit, .. } = &*self.ways;
         let distrusted =
             |source: trust::Distrust| Failure::HostKey { server: server.clone(), source: source.into() };
         let expected = &trust.of(server).map_err(distrusted)?;
@@ -127,7 +129,7 @@ impl Links {
             .connect()
             .await
             .map_err(|source| Failure::NotReached { server: server.clone(), source })?;
-        let how = How { user, key, expected, clock, keep_alive: *keep_alive };
+        let how = How { user, key, expected, clock, keep_alive: *keep_alive, limit: *limit };
         let connected = client::connect(stream, &how).await;
         connected.map_err(|error| Failure::of_handshake(server, user, error))
     }

@@ -50,6 +50,15 @@ impl Cipher {
         }
     }
 
+    /// So many bytes under one key at most: for AES 2^32 blocks, for what has smaller blocks than that 1 GiB (RFC 4344,
+    /// section 3.2). OpenSSH does the same, and takes ChaCha for a cipher with blocks of 8 bytes.
+    fn endures(self) -> u64 {
+        match self {
+            Self::Aes128 | Self::Aes256 => 16 << 32,
+            Self::ChaCha => 1 << 30,
+        }
+    }
+
     /// Bytes of key.
     pub(super) fn key_length(self) -> usize {
         match self {
@@ -91,6 +100,44 @@ fn gcm(cipher: Cipher, key: &[u8]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(algorithm, key).expect("the key is as long as its cipher wants"))
 }
 
+/// After how much in either direction other keys are agreed on.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::services::ssh) struct Limit {
+    /// Packets.
+    pub(in crate::services::ssh) packets: u32,
+    /// Bytes, where the cipher does not endure less.
+    pub(in crate::services::ssh) bytes: u64,
+}
+
+impl Default for Limit {
+    /// RFC 4344, section 3.1, for packets, as OpenSSH; of bytes what the cipher endures.
+    fn default() -> Self {
+        Self { packets: 1 << 31, bytes: u64::MAX }
+    }
+}
+
+/// How much a key was used.
+struct Use {
+    packets: u32,
+    bytes: u64,
+    endures: u64,
+}
+
+impl Use {
+    fn of(cipher: Option<Cipher>) -> Self {
+        Self { packets: 0, bytes: 0, endures: cipher.map_or(u64::MAX, Cipher::endures) }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.packets = self.packets.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    fn reaches(&self, limit: &Limit) -> bool {
+        self.packets >= limit.packets || self.bytes >= limit.bytes.min(self.endures)
+    }
+}
+
 /// What protects packets in one direction.
 enum Protection<ChaCha> {
     None,
@@ -123,19 +170,18 @@ impl<C> Protection<C> {
 pub(super) struct Sealer {
     protection: Protection<SealingKey>,
     sequence: u32,
-    /// Packets under this key.
-    packets: u32,
+    used: Use,
 }
 
 impl Sealer {
     pub(super) fn plain() -> Self {
-        Self { protection: Protection::None, sequence: 0, packets: 0 }
+        Self { protection: Protection::None, sequence: 0, used: Use::of(None) }
     }
 
     /// From now on with this key; with strict key exchange counted from the start again.
     pub(super) fn rekey(&mut self, cipher: Cipher, key: &[u8], iv: [u8; NONCE], strict: bool) {
         self.protection = Protection::new(cipher, key, iv, SealingKey::new);
-        self.packets = 0;
+        self.used = Use::of(Some(cipher));
         if strict {
             self.sequence = 0;
         }
@@ -143,7 +189,12 @@ impl Sealer {
 
     /// Packets under this key so far.
     pub(super) fn packets(&self) -> u32 {
-        self.packets
+        self.used.packets
+    }
+
+    /// It is time for another key.
+    pub(super) fn is_worn(&self, limit: &Limit) -> bool {
+        self.used.reaches(limit)
     }
 
     /// Makes a packet in place of [`HEADER`] bytes of any value, a payload of this length, and room for [`ROOM`] more;
@@ -161,7 +212,7 @@ impl Sealer {
         packet[HEADER + payload..].fill(0);
         let sealed = packet.len();
         self.sequence = self.sequence.wrapping_add(1);
-        self.packets = self.packets.saturating_add(1);
+        self.used.count(sealed);
         let tag = match &mut self.protection {
             Protection::None => return sealed,
             Protection::Gcm(key, counter) => {
@@ -185,21 +236,28 @@ impl Sealer {
 pub(super) struct Opener {
     protection: Protection<OpeningKey>,
     sequence: u32,
+    used: Use,
     /// The length of the packet that comes next, once it is known.
     length: Option<usize>,
 }
 
 impl Opener {
     pub(super) fn plain() -> Self {
-        Self { protection: Protection::None, sequence: 0, length: None }
+        Self { protection: Protection::None, sequence: 0, used: Use::of(None), length: None }
     }
 
     /// As [`Sealer::rekey`].
     pub(super) fn rekey(&mut self, cipher: Cipher, key: &[u8], iv: [u8; NONCE], strict: bool) {
         self.protection = Protection::new(cipher, key, iv, OpeningKey::new);
+        self.used = Use::of(Some(cipher));
         if strict {
             self.sequence = 0;
         }
+    }
+
+    /// As [`Sealer::is_worn`].
+    pub(super) fn is_worn(&self, limit: &Limit) -> bool {
+        self.used.reaches(limit)
     }
 
     /// The number of the packet that was opened last.
@@ -219,6 +277,7 @@ impl Opener {
         let plain = self.decrypt(packet, length)?;
         self.length = None;
         self.sequence = self.sequence.wrapping_add(1);
+        self.used.count(whole);
         let (padding, rest) = plain.split_first().ok_or(Malformed)?;
         let payload = rest.len().checked_sub(usize::from(*padding)).ok_or(Malformed)?;
         if payload == 0 || usize::from(*padding) < PADDING {
@@ -266,78 +325,4 @@ impl Opener {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pair(cipher: Option<Cipher>) -> (Sealer, Opener) {
-        let (mut sealer, mut opener) = (Sealer::plain(), Opener::plain());
-        if let Some(cipher) = cipher {
-            let key: Vec<u8> = (0..).take(cipher.key_length()).collect();
-            // The counter is about to carry.
-            let iv = [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0xff, 0xfe];
-            sealer.rekey(cipher, &key, iv, true);
-            opener.rekey(cipher, &key, iv, true);
-        }
-        (sealer, opener)
-    }
-
-    const ALL: [Option<Cipher>; 4] = [None, Some(Cipher::Aes128), Some(Cipher::Aes256), Some(Cipher::ChaCha)];
-
-    #[test]
-    fn what_is_sealed_can_be_opened_however_it_arrives() {
-        for cipher in ALL {
-            let (mut sealer, mut opener) = pair(cipher);
-            let payloads: Vec<Vec<u8>> = (1..70).chain([32_768]).map(|n| vec![n as u8; n]).collect();
-            let mut stream = Vec::new();
-            for payload in &payloads {
-                let mut packet = [&[0xaa; HEADER], &payload[..], &[0xaa; ROOM]].concat();
-                let whole = sealer.seal(&mut packet, payload.len());
-                stream.extend(&packet[..whole]);
-            }
-            let mut at = 0;
-            for payload in &payloads {
-                let mut end = at;
-                let whole = loop {
-                    if let Some((opened, whole)) = opener.open(&mut stream[at..end]).unwrap() {
-                        assert_eq!(opened, payload, "{cipher:?}");
-                        break whole;
-                    }
-                    end += 1;
-                };
-                assert_eq!(at + whole, end, "opened as soon as it was whole");
-                at = end;
-            }
-            assert_eq!(at, stream.len());
-        }
-    }
-
-    #[test]
-    fn a_changed_bit_is_seen() {
-        for cipher in ALL.into_iter().flatten() {
-            let (mut sealer, _) = pair(Some(cipher));
-            let mut packet = [&[0; HEADER][..], b"payload", &[0; ROOM]].concat();
-            let whole = sealer.seal(&mut packet, 7);
-            packet.truncate(whole);
-            for bit in 0..packet.len() * 8 {
-                let (_, mut opener) = pair(Some(cipher));
-                let mut changed = packet.clone();
-                changed[bit / 8] ^= 1 << (bit % 8);
-                // One that became longer waits for the rest of it.
-                changed.resize(packet.len() + LONGEST + TAG, 0);
-                assert_eq!(opener.open(&mut changed), Err(Malformed), "{cipher:?}, bit {bit}");
-            }
-        }
-    }
-
-    #[test]
-    fn lengths_that_cannot_be_are_refused_at_once() {
-        for (length, padding) in
-            [(0_u32, 4_u8), (4, 4), (11, 4), (65_548, 4), (u32::MAX, 4), (12, 3), (12, 12), (12, 200)]
-        {
-            let mut bytes = length.to_be_bytes().to_vec();
-            bytes.push(padding);
-            bytes.resize(80_000, 0);
-            assert_eq!(Opener::plain().open(&mut bytes), Err(Malformed), "{length} {padding}");
-        }
-    }
-}
+mod tests;

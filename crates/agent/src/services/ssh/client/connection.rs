@@ -1,5 +1,7 @@
 //! A connection at work: reads the socket and does what the server says, writes what waits, asks for signs of life, and
-//! takes part in new exchanges of keys.
+//! agrees on new keys (`rekey.rs`).
+
+mod rekey;
 
 use std::{
     fmt, io,
@@ -16,15 +18,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, How, Target,
-    cipher::Opener,
+    cipher::{Limit, Opener},
     core::{self, Asked, Core, IDLE, LATER, STALLED},
     dispatch::Wanted,
     forward::Forward,
     handshake::{Transport, disconnected, shake},
-    kex::{Exchange, Keys, Session},
+    kex::Session,
     pump,
     wire::{Write as _, msg},
 };
+use rekey::Rekey;
 
 /// The most that is read at once.
 const WIDEST: usize = 256 << 10;
@@ -87,6 +90,7 @@ pub(in crate::services::ssh) async fn connect(stream: TcpStream, how: &How<'_>) 
         opener,
         session,
         rekey: Rekey::Not,
+        limit: how.limit,
         keep_alive: how.keep_alive,
         heard: Instant::now(),
         probes: 0,
@@ -137,15 +141,6 @@ impl Connection {
     }
 }
 
-/// How far a further exchange of keys is.
-enum Rekey {
-    Not,
-    /// The server's half is to come.
-    Begun(Box<Exchange>),
-    /// The server is to say that it uses them from then on.
-    Agreed(Keys),
-}
-
 /// What the task of a connection has for itself.
 struct Work {
     core: Arc<Core>,
@@ -157,6 +152,7 @@ struct Work {
     opener: Opener,
     session: Session,
     rekey: Rekey,
+    limit: Limit,
     keep_alive: std::time::Duration,
     /// When the server was heard last, and how often it was asked for a sign of life since.
     heard: Instant,
@@ -191,6 +187,7 @@ impl Work {
     async fn turn(&mut self) -> Result<(), Error> {
         // What came in with the end of the handshake is the first.
         self.take()?;
+        self.renew()?;
         let backlog = self.write()?;
         let interest = match (backlog > 0, backlog < STALLED) {
             (true, true) => Interest::READABLE | Interest::WRITABLE,
@@ -310,32 +307,6 @@ impl Work {
                 Ok(())
             }
         }
-    }
-
-    /// Keys are agreed on anew. What is on its way from the server meanwhile is under the old ones.
-    fn exchange(&mut self, message: &[u8]) -> Result<(), Error> {
-        let mut state = self.core.state();
-        match (std::mem::replace(&mut self.rekey, Rekey::Not), message[0]) {
-            (Rekey::Not, msg::KEXINIT) => {
-                let (exchange, messages) = Exchange::begin(&mut self.session, message)?;
-                state.port.hold();
-                messages.iter().for_each(|message| state.port.exchange(message));
-                self.rekey = Rekey::Begun(Box::new(exchange));
-            }
-            (Rekey::Begun(mut exchange), 30..=49) if exchange.skip => {
-                exchange.skip = false;
-                self.rekey = Rekey::Begun(exchange);
-            }
-            (Rekey::Begun(exchange), 30..=49) => {
-                let keys = exchange.finish(&mut self.session, message)?;
-                let strict = self.session.strict;
-                state.port.release(|sealer| keys.seal(sealer, strict));
-                self.rekey = Rekey::Agreed(keys);
-            }
-            (Rekey::Agreed(keys), msg::NEWKEYS) => keys.open(&mut self.opener, self.session.strict),
-            (_, other) => return Err(Error::Unexpected(other)),
-        }
-        Ok(())
     }
 
     fn open(&self, wanted: Wanted) {

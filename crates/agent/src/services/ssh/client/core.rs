@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     Error,
     channel::Channel,
-    cipher::{HEADER, ROOM, Sealer},
+    cipher::{HEADER, Limit, ROOM, Sealer},
     forward::Listener,
     wire::{Malformed, Write as _, msg},
 };
@@ -149,6 +149,11 @@ impl Port {
             return Err(Error::Malformed(Malformed));
         }
         Ok(())
+    }
+
+    /// It is time for other keys.
+    pub(super) fn is_worn(&self, limit: &Limit) -> bool {
+        self.sealer.is_worn(limit)
     }
 
     /// A message, from its number on.

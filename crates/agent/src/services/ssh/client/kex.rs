@@ -69,17 +69,22 @@ struct Material {
 impl Exchange {
     /// Answers the server's proposal: our own proposal, and then our half of the key.
     pub(super) fn begin(session: &mut Session, theirs: &[u8]) -> Result<(Self, [Vec<u8>; 2]), Error> {
-        let proposal = Proposal::read(theirs)?;
-        let first = session.id.is_none();
-        if first {
-            session.strict = proposal.has(KEX, STRICT);
+        if session.id.is_none() {
+            session.strict = Proposal::read(theirs)?.has(KEX, STRICT);
         }
-        let ours = propose(session, first)?;
-        let ((_, curve, hash), guessed_kex) = choose(&proposal, KEX, &METHODS, |method| method.0)?;
-        let (host_key, guessed_key) = choose(&proposal, HOST_KEY, &session.host_keys, |name| name)?;
+        let ours = propose(session)?;
+        let (exchange, init) = Self::agree(session, &ours, theirs)?;
+        Ok((exchange, [ours, init]))
+    }
+
+    /// Where both have proposed: our half of the key.
+    pub(super) fn agree(session: &Session, ours: &[u8], theirs: &[u8]) -> Result<(Self, Vec<u8>), Error> {
+        let proposal = Proposal::read(theirs)?;
+        let (_, curve, hash) = choose(&proposal, KEX, &METHODS, |method| method.0)?;
+        let host_key = choose(&proposal, HOST_KEY, &session.host_keys, |name| name)?;
         let preferred = Cipher::preferred(session.strict);
-        let (to, _) = choose(&proposal, CIPHER_OUT, &preferred, |cipher| cipher.name())?;
-        let (from, _) = choose(&proposal, CIPHER_IN, &preferred, |cipher| cipher.name())?;
+        let to = choose(&proposal, CIPHER_OUT, &preferred, |cipher| cipher.name())?;
+        let from = choose(&proposal, CIPHER_IN, &preferred, |cipher| cipher.name())?;
         for compression in [COMPRESSION_OUT, COMPRESSION_IN] {
             choose(&proposal, compression, &["none"], |name| name)?;
         }
@@ -89,7 +94,7 @@ impl Exchange {
         let mut init = vec![msg::KEX_ECDH_INIT];
         init.put_string(&public);
         let exchange = Self {
-            ours: ours.clone(),
+            ours: ours.to_vec(),
             theirs: theirs.to_vec(),
             hash,
             curve,
@@ -97,9 +102,9 @@ impl Exchange {
             public,
             host_key_algorithm: host_key,
             ciphers: (*to, *from),
-            skip: proposal.follows && !(guessed_kex && guessed_key),
+            skip: proposal.follows && !proposal.guesses(session),
         };
-        Ok((exchange, [ours, init]))
+        Ok((exchange, init))
     }
 
     /// Takes the server's half: the keys, once the server has proved who it is. That its key is to be believed is for the
@@ -226,33 +231,39 @@ impl<'a> Proposal<'a> {
     fn has(&self, list: usize, wanted: &str) -> bool {
         self.lists[list].split(',').any(|name| name == wanted)
     }
+
+    /// Whether what follows it is of use: both sides prefer the same method and the same kind of host key (RFC 4253,
+    /// section 7.1). That they can agree on what the server prefers is not enough.
+    fn guesses(&self, session: &Session) -> bool {
+        let prefers = |list: usize| self.lists[list].split(',').next();
+        prefers(KEX) == Some(METHODS[0].0) && prefers(HOST_KEY) == session.host_keys.first().copied()
+    }
 }
 
-/// The first of ours that the server knows, and whether it would have been its first choice as well.
+/// The first of ours that the server knows.
 fn choose<'a, T>(
     proposal: &Proposal<'_>,
     list: usize,
     ours: &'a [T],
     name: impl Fn(&'a T) -> &'a str,
-) -> Result<(&'a T, bool), Error> {
+) -> Result<&'a T, Error> {
     let chosen = ours.iter().find(|item| proposal.has(list, name(item)));
     let none = || Error::NothingInCommon {
         what: LISTS[list],
         ours: ours.iter().map(&name).collect::<Vec<_>>().join(","),
         theirs: proposal.lists[list].chars().filter(|c| c.is_ascii_graphic()).take(400).collect(),
     };
-    let chosen = chosen.ok_or_else(none)?;
-    let guessed = proposal.lists[list].split(',').next() == Some(name(chosen));
-    Ok((chosen, guessed))
+    chosen.ok_or_else(none)
 }
 
-fn propose(session: &Session, first: bool) -> Result<Vec<u8>, Error> {
+/// Our proposal.
+pub(super) fn propose(session: &Session) -> Result<Vec<u8>, Error> {
     let mut cookie = [0; 16];
     SystemRandom::new().fill(&mut cookie).map_err(|_| Error::Random)?;
     let mut payload = vec![msg::KEXINIT];
     payload.extend(cookie);
     let mut methods: Vec<&str> = METHODS.iter().map(|method| method.0).collect();
-    if first {
+    if session.id.is_none() {
         methods.extend(MARKERS);
     }
     payload.put_names(&methods);
@@ -271,3 +282,6 @@ fn propose(session: &Session, first: bool) -> Result<Vec<u8>, Error> {
     payload.put_u32(0);
     Ok(payload)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Key, Links, Server, Target, Trust, Ways};
+use super::{Key, Limit, Links, Server, Target, Trust, Ways};
 use crate::clock::{Clock, built};
 
 /// Has the server on 127.0.0.1 at `port` listen for each of `targets`, ports on this device; says on which ports it
@@ -26,6 +26,7 @@ pub async fn hold(
         timeout: Duration::from_secs(30),
         keep_alive: Duration::from_secs(15),
         bind: "127.0.0.1".into(),
+        limit: Limit::default(),
     };
     let links = Links::new(ways);
     let server = Server { host: "127.0.0.1".into(), port };

@@ -79,6 +79,7 @@ fn ways(sshd: &Sshd, key: &Path, trust: Trust) -> Ways {
         keep_alive: Duration::from_secs(15),
         // Both addresses of localhost need not be free.
         bind: "127.0.0.1".into(),
+        limit: Limit::default(),
     }
 }
 

@@ -69,20 +69,46 @@ async fn bulk_goes_both_ways_at_once() {
     assert_eq!(forward.bytes(), (BULK as u64, BULK as u64));
 }
 
-#[tokio::test]
-async fn new_keys_are_agreed_upon_under_load() {
-    let stage = Stage::of(Sshd::builder().line("RekeyLimit 2M")).await;
-    let links = stage.links();
+/// Sends in both directions to a server with these settings while keys are agreed on anew after `limit`; how often sshd
+/// says that it has proposed some.
+async fn renewed(lines: &[&str], limit: Limit) -> usize {
+    let server = lines.iter().fold(Sshd::builder(), |server, line| server.line(line));
+    let stage = Stage::of(server).await;
+    let links = Links::new(Ways { limit, ..stage.ways() });
     let (listener, address) = listen().await;
     let forward = stage.forward(&links, address).await;
     both_ways(&forward, &listener).await;
-    let rekeys = stage
-        .sshd
-        .log()
-        .matches("rekey in after")
-        .count()
-        .max(stage.sshd.log().matches("kex: algorithm:").count());
-    assert!(rekeys > 10, "{rekeys} times:\n{}", stage.sshd.log());
+    until("the count of channels is back", || forward.channels() == 0).await;
+    assert_eq!(forward.bytes(), (BULK as u64, BULK as u64));
+    // One for each exchange, whoever began it.
+    stage.sshd.log().matches("SSH2_MSG_KEXINIT sent").count()
+}
+
+#[tokio::test]
+async fn new_keys_are_agreed_upon_under_load() {
+    let rekeys = renewed(&["RekeyLimit 2M"], Limit::default()).await;
+    assert!(rekeys > 10, "{rekeys} times");
+}
+
+/// The server does not begin one before a gigabyte. By bytes, by packets, and with each cipher.
+#[tokio::test]
+async fn we_ask_for_new_keys_ourselves() {
+    let (bytes, packets) = (1 << 20, 1 << 31);
+    for (cipher, limit) in [
+        ("aes128-gcm@openssh.com", Limit { packets, bytes }),
+        ("chacha20-poly1305@openssh.com", Limit { packets, bytes }),
+        ("aes256-gcm@openssh.com", Limit { packets: 200, bytes: u64::MAX }),
+    ] {
+        let rekeys = renewed(&[&format!("Ciphers {cipher}")], limit).await;
+        assert!(rekeys > 10, "{cipher}: {rekeys} times");
+    }
+}
+
+/// Both begin, now and then at the same moment.
+#[tokio::test]
+async fn both_may_ask_for_new_keys() {
+    let rekeys = renewed(&["RekeyLimit 1M"], Limit { packets: 1 << 31, bytes: 1 << 20 }).await;
+    assert!(rekeys > 20, "{rekeys} times");
 }
 
 #[tokio::test]
