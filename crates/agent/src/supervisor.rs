@@ -68,7 +68,7 @@ impl Supervisor {
         mqtt: Mqtt,
         services: &Services,
     ) -> anyhow::Result<Self> {
-        check(registry, &shared, services)?;
+        load(registry, &shared, services, false)?;
         let mut supervisor = Self { shared, mqtt, registry, running: BTreeMap::new() };
         supervisor.shared.board.expect(registry.iter().map(|entry| entry.name));
         for entry in registry {
@@ -82,7 +82,7 @@ impl Supervisor {
     /// # Errors
     /// A section that cannot work; everything goes on as before then.
     pub async fn reload(&mut self, services: &Services) -> anyhow::Result<Vec<&'static str>> {
-        check(self.registry, &self.shared, services)?;
+        load(self.registry, &self.shared, services, false)?;
         let mut changed = Vec::new();
         for entry in self.registry {
             let section = section(services, entry)?;
@@ -175,11 +175,18 @@ impl Running {
     }
 }
 
-/// Loads every section without starting anything: what `iot-agent config check` does too.
+/// Loads every section without starting anything, and has what is to run look further: what `iot-agent config check`
+/// does.
 ///
 /// # Errors
 /// The first section that cannot work, with its place.
 pub(crate) fn check(registry: &[Entry], shared: &Arc<Shared>, services: &Services) -> anyhow::Result<()> {
+    load(registry, shared, services, true)
+}
+
+/// Loads every section; with `further`, what is to run looks also at what its settings lead to. An agent that starts does
+/// not: what is missing today may be there tomorrow, and the other services are needed meanwhile.
+fn load(registry: &[Entry], shared: &Arc<Shared>, services: &Services, further: bool) -> anyhow::Result<()> {
     for entry in registry {
         let section = section(services, entry)?;
         let ctx = Context {
@@ -188,7 +195,7 @@ pub(crate) fn check(registry: &[Entry], shared: &Arc<Shared>, services: &Service
             mqtt: Mqtt::disconnected(0),
             shutdown: CancellationToken::new(),
         };
-        if entry.wanted(&section) {
+        if further && entry.wanted(&section) {
             (entry.check)(&section, ctx)?;
         } else {
             drop((entry.load)(&section, ctx)?);

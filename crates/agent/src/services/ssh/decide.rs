@@ -51,7 +51,12 @@ impl Opener {
         if !is_among(&self.allowed.backends, &backend) {
             return refused(format!("backend not allowed: {backend} is not among services.ssh.backends"));
         }
-        match self.ctx.shared.actions.policy.ssh(&target) {
+        self.permitted(wanted)
+    }
+
+    /// Whether the owner's policy allows it, and by which rule.
+    pub(super) fn permitted(&self, wanted: &Wanted) -> Result<Option<String>, Refusal> {
+        match self.ctx.shared.actions.policy.ssh(&destination(wanted).to_string()) {
             Verdict::Allowed { rule, .. } => Ok(rule),
             Verdict::Refused { rule, reason } => Err(Refusal { rule, reason: format!("policy: {reason}") }),
         }

@@ -1,9 +1,9 @@
 //! One tunnel, from the wish to its end.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use protocol::ssh::{Report, State, Wanted};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -17,6 +17,10 @@ use crate::log::chain;
 
 /// What a request gets that does not say for how long.
 const TTL: Duration = Duration::from_mins(30);
+/// How often the policy is looked at while a tunnel is open.
+const LOOK: Duration = Duration::from_secs(3);
+/// A policy that does not allow it any more is looked at again after this: somebody may be just writing it.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl Opener {
     /// How long it may be open.
@@ -51,7 +55,7 @@ impl Opener {
         let opened = self.opened(wanted, rport);
         self.tell_server(wanted.server_id.as_deref(), "", &opened);
         drop(self.send(id, opened));
-        let reason = self.watch(&forward, cancel, ends).await;
+        let reason = self.watch(&forward, cancel, ends, wanted).await;
         drop(forward);
         let left = entry.close().await;
         info!(id, reason, "tunnel closed");
@@ -67,13 +71,37 @@ impl Opener {
     }
 
     /// Waits until there is a reason to close it.
-    async fn watch(&self, forward: &Forward, cancel: &CancellationToken, ends: Instant) -> String {
+    async fn watch(
+        &self,
+        forward: &Forward,
+        cancel: &CancellationToken,
+        ends: Instant,
+        wanted: &Wanted,
+    ) -> String {
         tokio::select! {
             biased;
             () = cancel.cancelled() => outcome::REQUESTED.to_owned(),
             () = sleep_until(ends) => outcome::TTL.to_owned(),
             failure = forward.lost() => format!("connection lost: {}", chain(&failure)),
             () = self.idle(forward) => outcome::IDLE.to_owned(),
+            why = self.forbidden(wanted) => why,
+        }
+    }
+
+    /// Waits until the policy has changed so that it does not allow it any more; why not. Without a policy that is never.
+    async fn forbidden(&self, wanted: &Wanted) -> String {
+        if !self.ctx.shared.actions.policy.is_set() {
+            return pending().await;
+        }
+        loop {
+            sleep(LOOK).await;
+            if self.permitted(wanted).is_ok() {
+                continue;
+            }
+            sleep(AGAIN).await;
+            if let Err(refusal) = self.permitted(wanted) {
+                return refusal.reason;
+            }
         }
     }
 
