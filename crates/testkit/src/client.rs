@@ -107,7 +107,7 @@ impl From<SocketAddr> for Endpoint {
 }
 
 /// A message as the watcher received it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Message {
     /// Its topic.
     pub topic: String,
@@ -121,6 +121,12 @@ pub struct Message {
     pub properties: Value,
     /// When its line was read.
     pub at: Instant,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (QoS {}, retain {}): {}", self.topic, self.qos, self.retain, self.text())
+    }
 }
 
 impl Message {

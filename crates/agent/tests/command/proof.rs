@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     story::Story,
-    support::{SOON, proof, tier},
+    support::{SOON, proof, strace, tier},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -137,7 +137,8 @@ async fn prove_d6_killed_at_every_call() {
         for n in 1..=nth {
             let id = format!("{call}-{n}");
             let effect = story.file(&id);
-            let mut strace = attach(agent.pid(), &format!("inject={call}:signal=SIGKILL:when={n}")).await;
+            let mut strace =
+                strace::attach(agent.pid(), &format!("inject={call}:signal=SIGKILL:when={n}")).await;
             story.order(&id, &format!("echo x >> {}", effect.display())).await;
             // Until it has ended, or the agent has.
             let deadline = Instant::now() + SOON;
@@ -163,25 +164,6 @@ async fn prove_d6_killed_at_every_call() {
     }
     proof("d6-calls", &format!("wanted=twice:0,ends:1 points={points} killed={killed} twice=0 ends=1"));
     assert!(killed > 0, "nothing was ever killed");
-}
-
-/// Follows a process and all its threads and children.
-async fn attach(pid: u32, inject: &str) -> testkit::Process {
-    let mut command = tokio::process::Command::new("strace");
-    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=all", "-e", inject, "-p", &pid.to_string()]);
-    let strace = testkit::Process::run(command).unwrap();
-    let traced = || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let dead = !status.contains("\nTracerPid:") || status.contains("\nState:\tZ");
-        // It may be dead already: it does more than commands.
-        dead || !status.contains("\nTracerPid:\t0\n")
-    };
-    let deadline = Instant::now() + SOON;
-    while !traced() {
-        assert!(Instant::now() < deadline, "strace does not attach: {:?}", strace.stderr.all());
-        sleep(Duration::from_millis(5)).await;
-    }
-    strace
 }
 
 /// I3: replays and forgeries of each kind. None runs anything.

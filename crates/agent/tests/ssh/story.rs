@@ -1,9 +1,12 @@
 //! A device that opens tunnels, the server they come from, and whoever asks for them.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
-use testkit::{Mosquitto, Process, Watcher, sshd::Sshd};
+use testkit::{Mosquitto, Process, Proxy, Watcher, sshd::Sshd};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -68,6 +71,37 @@ impl Story {
         story
     }
 
+    /// Lays settings over those of the file, for the next life of the agent.
+    fn overlay(&self, name: &str, text: &str) {
+        std::fs::create_dir_all(self.home.path().join("conf.d")).unwrap();
+        self.home.file(&format!("conf.d/{name}.yaml"), text, 0o600);
+    }
+
+    /// The agent looks for sshd there, and finds its key if it is.
+    pub(crate) fn reach(&self, server: SocketAddr) {
+        let (host, port) = (server.ip(), server.port());
+        self.overlay(
+            "server",
+            &format!("services: {{ssh: {{backend_host: {host}, backend_port: {port}}}}}\n"),
+        );
+        let known = format!("[{host}]:{port} {}\n", self.server.host_key("ed25519").unwrap());
+        self.home.file("known_hosts", &known, 0o644);
+    }
+
+    /// The only line on which the agent reaches sshd from its next life on.
+    pub(crate) async fn line_to_server(&self) -> Proxy {
+        let line = Proxy::start(self.server.addr()).await.unwrap();
+        self.reach(line.addr());
+        line
+    }
+
+    /// The same to the broker.
+    pub(crate) async fn line_to_broker(&self) -> Proxy {
+        let line = Proxy::start((Ipv4Addr::LOCALHOST, self.broker.port()).into()).await.unwrap();
+        self.overlay("broker", &format!("mqtt: {{broker: \"mqtt://127.0.0.1:{}\"}}\n", line.port()));
+        line
+    }
+
     /// Connected, and subscribed.
     pub(crate) async fn online(&self) -> Process {
         let agent = self.home.start();
@@ -98,17 +132,33 @@ impl Story {
         self.send(json!({ "request_id": id, "close": true }).to_string()).await;
     }
 
+    /// Waits until all that was sent before has been looked at.
+    pub(crate) async fn caught_up(&self, id: &str, limit: Duration) {
+        self.ask(id, json!({ "expires_at": "2020-01-01T00:00:00Z" })).await;
+        self.end_within(id, limit).await;
+    }
+
     /// Waits for the end of an id.
     pub(crate) async fn end(&self, id: &str) -> Value {
         self.wait(id, |said| FINAL.contains(&said)).await
     }
 
+    /// The same, however much is before it.
+    pub(crate) async fn end_within(&self, id: &str, limit: Duration) -> Value {
+        self.wait_within(id, |said| FINAL.contains(&said), limit).await
+    }
+
     pub(crate) async fn wait(&self, id: &str, wanted: impl Fn(&str) -> bool) -> Value {
+        self.wait_within(id, wanted, SOON).await
+    }
+
+    async fn wait_within(&self, id: &str, wanted: impl Fn(&str) -> bool, limit: Duration) -> Value {
         let matching = |message: &testkit::client::Message| {
             let said = message.json().unwrap_or_default();
             said["request_id"] == id && said["state"].as_str().is_some_and(&wanted)
         };
-        self.watcher.messages().find(matching, SOON).await.unwrap().json().unwrap()
+        let found = self.watcher.messages().find(matching, limit).await;
+        found.unwrap_or_else(|error| panic!("{id}: {error}")).json().unwrap()
     }
 
     /// Every status so far, of one id or of all.

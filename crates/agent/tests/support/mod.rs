@@ -7,6 +7,7 @@ pub mod backend;
 pub mod command;
 pub mod packets;
 pub mod proxied;
+pub mod strace;
 
 use std::{
     fmt::Write as _,

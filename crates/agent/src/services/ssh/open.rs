@@ -138,6 +138,14 @@ impl Tunnels {
         self.inner().left.remove(id)
     }
 
+    fn leave(&self, id: &str, left: Left) {
+        let mut inner = self.inner();
+        if inner.left.len() >= LEFT {
+            inner.left.pop_first();
+        }
+        inner.left.insert(id.to_owned(), left);
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -168,15 +176,16 @@ pub(super) struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Ends it, and waits a moment until the server knows.
+    /// Ends it, and waits a moment until the server knows. What it leaves is there also for whoever ends that wait.
     pub(super) async fn close(mut self) -> Option<Left> {
         self.taken = true;
         let (forward, left) = self.tunnels.remove(&self.id)?;
+        self.tunnels.leave(&self.id, left);
         // Nobody else keeps it for longer than a look.
         if let Some(forward) = Arc::into_inner(forward) {
             forward.close().await;
         }
-        Some(left)
+        self.tunnels.take_left(&self.id)
     }
 }
 
@@ -186,11 +195,7 @@ impl Drop for Entry<'_> {
             return;
         }
         if let Some((_, left)) = self.tunnels.remove(&self.id) {
-            let mut inner = self.tunnels.inner();
-            if inner.left.len() >= LEFT {
-                inner.left.pop_first();
-            }
-            inner.left.insert(self.id.clone(), left);
+            self.tunnels.leave(&self.id, left);
         }
     }
 }
