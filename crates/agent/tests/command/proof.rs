@@ -137,8 +137,7 @@ async fn prove_d6_killed_at_every_call() {
         for n in 1..=nth {
             let id = format!("{call}-{n}");
             let effect = story.file(&id);
-            let mut strace =
-                strace::attach(agent.pid(), &format!("inject={call}:signal=SIGKILL:when={n}")).await;
+            let strace = strace::attach(agent.pid(), &format!("inject={call}:signal=SIGKILL:when={n}")).await;
             story.order(&id, &format!("echo x >> {}", effect.display())).await;
             // Until it has ended, or the agent has.
             let deadline = Instant::now() + SOON;
@@ -146,9 +145,8 @@ async fn prove_d6_killed_at_every_call() {
                 assert!(Instant::now() < deadline, "{id}: neither an end nor a death");
                 sleep(Duration::from_millis(20)).await;
             }
-            strace.kill().await.unwrap();
             points += 1;
-            if !agent.is_running().unwrap() {
+            if !strace::detach(strace, &mut agent, &story.home).await {
                 killed += 1;
                 agent = story.online().await;
             }

@@ -167,17 +167,15 @@ async fn prove_i3_killed_at_every_call_of_a_tunnel() {
     for call in CALLS {
         for n in 1..=nth {
             let (id, before) = (format!("{call}-{n}"), story.listened());
-            let mut strace =
-                strace::attach(agent.pid(), &format!("inject={call}:signal=SIGKILL:when={n}")).await;
+            let strace = strace::attach(agent.pid(), &format!("inject={call}:signal=SIGKILL:when={n}")).await;
             story.ask(&id, json!({})).await;
             let dies = alive(&mut agent, &story, &id, "open").await;
             if !dies {
                 story.close(&id).await;
                 alive(&mut agent, &story, &id, "closed").await;
             }
-            strace.kill().await.unwrap();
             points += 1;
-            if !agent.is_running().unwrap() {
+            if !strace::detach(strace, &mut agent, &story.home).await {
                 killed += 1;
                 agent = story.online().await;
             }

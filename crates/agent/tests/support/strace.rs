@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::SOON;
+use super::{Home, SOON};
 
 /// Follows a process and all its threads and children.
 pub async fn attach(pid: u32, inject: &str) -> Process {
@@ -27,4 +27,19 @@ pub async fn attach(pid: u32, inject: &str) -> Process {
         sleep(Duration::from_millis(5)).await;
     }
     strace
+}
+
+/// Lets go of the agent; whether it lives. What was injected last may take a moment to end it.
+pub async fn detach(mut strace: Process, agent: &mut Process, home: &Home) -> bool {
+    strace.kill().await.unwrap();
+    let deadline = Instant::now() + SOON;
+    while agent.is_running().unwrap() {
+        // It has answered what was asked after that.
+        if home.status().is_some() {
+            return agent.is_running().unwrap();
+        }
+        assert!(Instant::now() < deadline, "the agent neither answers nor ends");
+        sleep(Duration::from_millis(5)).await;
+    }
+    false
 }

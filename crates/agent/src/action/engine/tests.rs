@@ -18,6 +18,7 @@ use crate::{
 
 mod faults;
 mod lives;
+mod unnamed;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -81,11 +82,21 @@ impl Log {
     }
 }
 
-struct Act(Arc<Log>);
+/// One that came without an id stands for its copies for so many seconds after its end; 0: not at all.
+struct Act<const STANDS: u64>(Arc<Log>);
 
-impl Action for Act {
+impl<const STANDS: u64> Action for Act<STANDS> {
     type Request = Wish;
     type Outcome = Said;
+
+    const STANDS: Option<Duration> = match STANDS {
+        0 => None,
+        seconds => Some(Duration::from_secs(seconds)),
+    };
+
+    fn name(&self, request: &RawValue) -> String {
+        if STANDS == 0 { crate::action::new_id() } else { format!("named {}", request.get().len()) }
+    }
 
     fn decode(&self, message: &Inbound) -> Decoded<Wish> {
         let Ok(asked) = serde_json::from_slice::<Value>(&message.payload) else {
@@ -193,6 +204,11 @@ impl World {
 
     /// An engine that is not at work yet: `first` is there when it begins.
     async fn start_with(&self, running: usize, waiting: usize, first: Vec<Inbound>) -> Life {
+        self.start_of::<0>(running, waiting, first).await
+    }
+
+    /// The same, of an action with these [`Action::STANDS`].
+    async fn start_of<const STANDS: u64>(&self, running: usize, waiting: usize, first: Vec<Inbound>) -> Life {
         let (inbox, receiver) = mpsc::channel(256);
         for message in first {
             inbox.send(message).await.unwrap();
@@ -206,7 +222,7 @@ impl World {
             shutdown: shutdown.clone(),
         };
         let limits = Limits { running, waiting };
-        let act = Act(Arc::clone(&self.log));
+        let act = Act::<STANDS>(Arc::clone(&self.log));
         let mut engine = Engine::new(act, ctx, wishes, limits);
         let disk = Arc::clone(&self.disk);
         engine.disk = Box::new(move |_| Ok(Arc::<Faulty>::clone(&disk)));

@@ -7,8 +7,9 @@ use ring::digest;
 
 use super::{Line, Place, State};
 
-/// So many of what came without an id can be told from their copies: as many as can be on their way at once.
-pub(super) const UNNAMED: usize = 64;
+/// So many of what came without an id can be told from their copies: as many as can be on their way at once (64), and as
+/// many tunnels as can be open (1024).
+pub(super) const UNNAMED: usize = 64 + 1024;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {

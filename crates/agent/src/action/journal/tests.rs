@@ -238,9 +238,7 @@ fn what_has_no_id_is_known_by_what_it_asks() {
         expires_at: None,
         request: to_raw_value(&what).unwrap(),
     };
-    for n in 0..=UNNAMED {
-        journal.commit(vec![unnamed(&format!("id-{n}"), n)]).unwrap();
-    }
+    journal.commit((0..=UNNAMED).map(|n| unnamed(&format!("id-{n}"), n)).collect()).unwrap();
     journal.commit(vec![unnamed("another", 5)]).unwrap();
     for journal in [&journal, &open(&disk)] {
         assert_eq!((journal.unnamed("0"), journal.unnamed("7")), (None, Some(("id-7", None))));
@@ -252,6 +250,6 @@ fn what_has_no_id_is_known_by_what_it_asks() {
     journal.commit(vec![ended]).unwrap();
     assert_eq!(journal.unnamed("7"), Some(("id-7", Some(time(9)))));
     assert_eq!(open(&disk).unnamed("7"), Some(("id-7", Some(time(9)))));
-    journal.commit(vec![unnamed("one more", 1000)]).unwrap();
+    journal.commit(vec![unnamed("one more", 10_000)]).unwrap();
     assert_eq!((journal.unnamed("7"), journal.unnamed("8")), (None, Some(("id-8", None))));
 }
