@@ -38,9 +38,7 @@ impl Story {
 
     async fn online(&self) -> Process {
         self.proxy.accept().await;
-        let agent = self.home.start();
-        wait_status(&self.home, |status| status["connection"]["state"] == "connected").await;
-        agent
+        self.home.online().await
     }
 
     async fn offline(&self) -> Process {
@@ -324,8 +322,7 @@ async fn what_the_broker_refuses_is_listed() {
         .device("d1")
         .mqtt("username: agent")
         .mqtt("password: secret");
-    let _agent = home.start();
-    wait_status(&home, |status| status["connection"]["state"] == "connected").await;
+    let _agent = home.online().await;
     let forbidden = run(&home, &["publish", "forbidden", "--wait"], "1\n\"\u{1b}[2J\"\n").await;
     forbidden.assert(1, "2 lines on disk, 0 acknowledged\n");
     forbidden.assert_said("refused by the broker");

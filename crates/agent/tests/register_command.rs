@@ -78,8 +78,7 @@ async fn orders_that_wait_stay_with_the_broker() {
     let backend = Backend::start(&broker).await;
     let services = "services: {registration: {device_secret_file: psk}, command: {enabled: true}}";
     let home = home(&broker).device("d1").yaml(services);
-    let mut agent = home.start();
-    wait_status(&home, |status| status["connection"]["state"] == "connected").await;
+    let mut agent = home.online().await;
     agent.terminate().unwrap();
     agent.wait_exit(SOON).await.unwrap();
     let orders: Vec<_> =

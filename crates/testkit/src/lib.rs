@@ -9,6 +9,7 @@ pub mod badtls;
 pub mod bus;
 pub mod certs;
 pub mod client;
+pub mod echo;
 pub mod feed;
 pub mod mosquitto;
 #[cfg(target_os = "linux")]

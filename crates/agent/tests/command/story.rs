@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde_json::{Value, json};
 use testkit::{Mosquitto, Process, Watcher};
 
-use crate::support::{Home, SOON, wait_status};
+use crate::support::{Home, SOON};
 
 /// The seven statuses of which each id has exactly one.
 pub(crate) const FINAL: [&str; 7] =
@@ -59,9 +59,7 @@ impl Story {
 
     /// Connected, and subscribed.
     pub(crate) async fn online(&self) -> Process {
-        let agent = self.home.start();
-        wait_status(&self.home, |status| status["connection"]["state"] == "connected").await;
-        agent
+        self.home.online().await
     }
 
     pub(crate) async fn send(&self, payload: impl AsRef<[u8]>) {

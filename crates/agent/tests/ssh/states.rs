@@ -40,12 +40,7 @@ async fn bring(story: &Story, line: &Proxy, id: &str, state: State) {
     match state {
         Accepted | Greeting => {
             story.ask(id, json!({})).await;
-            // It is published once it is written.
-            let asked = |message: &testkit::client::Message| {
-                let said = message.json().unwrap_or_default();
-                message.topic == "iot/d1/audit" && said["id"] == id && said["decision"] == "asked"
-            };
-            story.watcher.messages().find(asked, SOON).await.unwrap();
+            story.written(id).await;
             if state == Greeting {
                 line.wait(|stats| stats.open == 1, SOON).await.unwrap();
             }
@@ -55,10 +50,7 @@ async fn bring(story: &Story, line: &Proxy, id: &str, state: State) {
             story.open(&format!("{id}-before"), json!({})).await;
             line.set(dead());
             story.ask(id, json!({})).await;
-            let asked = |message: &testkit::client::Message| {
-                message.topic == "iot/d1/audit" && message.json().is_ok_and(|said| said["id"] == id)
-            };
-            story.watcher.messages().find(asked, SOON).await.unwrap();
+            story.written(id).await;
         }
         Open => answers(story.open(id, json!({})).await, "hello").await,
         Closing => {

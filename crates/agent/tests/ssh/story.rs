@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use testkit::{Mosquitto, Process, Proxy, Watcher, sshd::Sshd};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::{Home, SOON, command, wait_status};
+use crate::support::{Home, SOON, command};
 
 /// The states of which each id has exactly one.
 pub(crate) const FINAL: [&str; 3] = ["closed", "refused", "failed"];
@@ -53,7 +53,8 @@ impl Story {
     pub(crate) async fn with(more: &str, sections: &str, line: &str) -> Self {
         let broker = Mosquitto::builder().line("max_queued_messages 0").start().await.unwrap();
         let watcher = Watcher::start(&broker, "#").await.unwrap();
-        let server = Sshd::builder().line(line).start().await.unwrap();
+        // Of localhost's two addresses sshd is content with one, if another program has its port on the other.
+        let server = Sshd::builder().line("AddressFamily inet").line(line).start().await.unwrap();
         let echo = echo().await;
         let home = Home::new(&format!("mqtt://127.0.0.1:{}", broker.port()));
         let home = home.device("d1").yaml(&format!("{}{sections}", services(&server, echo, more)));
@@ -104,9 +105,7 @@ impl Story {
 
     /// Connected, and subscribed.
     pub(crate) async fn online(&self) -> Process {
-        let agent = self.home.start();
-        wait_status(&self.home, |status| status["connection"]["state"] == "connected").await;
-        agent
+        self.home.online().await
     }
 
     pub(crate) async fn send(&self, payload: impl AsRef<[u8]>) {
@@ -194,6 +193,20 @@ impl Story {
         ends
     }
 
+    /// Waits until the journal has this id: also a life that ends now is known by the next.
+    pub(crate) async fn written(&self, id: &str) {
+        let journal = self.home.path().join("state/ssh/journal");
+        let has = |path: std::path::PathBuf| {
+            std::fs::read(path)
+                .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&format!("\"{id}\"")))
+        };
+        let deadline = Instant::now() + SOON;
+        while !std::fs::read_dir(&journal).unwrap().any(|file| has(file.unwrap().path())) {
+            assert!(Instant::now() < deadline, "{id} is not in the journal");
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// How often sshd was asked to listen, over all its lives.
     pub(crate) fn listened(&self) -> usize {
         self.server.log().matches("Local forwarding listening on 127.0.0.1").count()
@@ -206,20 +219,9 @@ pub(crate) fn port(said: &Value) -> u16 {
     port
 }
 
-/// Answers with what it is told.
+/// The port of something that answers with what it is told.
 pub(crate) async fn echo() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (mut read, mut write) = stream.split();
-                tokio::io::copy(&mut read, &mut write).await.ok();
-                write.shutdown().await.ok();
-            });
-        }
-    });
-    port
+    testkit::echo::start().await.unwrap().port()
 }
 
 /// Says something through the tunnel and hears it again.

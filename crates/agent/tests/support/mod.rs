@@ -145,6 +145,13 @@ pub async fn wait_status(home: &Home, wanted: impl Fn(&Value) -> bool) -> Value 
 }
 
 impl Home {
+    /// Runs the daemon, and waits until it is connected and subscribed.
+    pub async fn online(&self) -> Process {
+        let agent = self.start();
+        wait_status(self, |status| status["connection"]["state"] == "connected").await;
+        agent
+    }
+
     /// Runs the daemon with more arguments.
     pub fn start_with(&self, arguments: &[&str]) -> Process {
         Process::run(self.command(&[&["run"], arguments].concat()).into()).unwrap()

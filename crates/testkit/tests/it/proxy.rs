@@ -1,9 +1,8 @@
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
 use iot_agent_testkit::proxy::{Cut, Faults, Link};
-use iot_agent_testkit::{Endpoint, Mosquitto, Proxy, Watcher, publish};
+use iot_agent_testkit::{Endpoint, Mosquitto, Proxy, Watcher, echo, publish};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
@@ -12,24 +11,10 @@ use crate::SOON;
 
 /// A proxy before an echo server, and a connection through it.
 async fn through(faults: Faults) -> Result<(Proxy, TcpStream)> {
-    let proxy = Proxy::start(echo().await?).await?;
+    let proxy = Proxy::start(echo::start().await?).await?;
     proxy.set(faults);
     let stream = TcpStream::connect(proxy.addr()).await?;
     Ok((proxy, stream))
-}
-
-async fn echo() -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (mut from, mut to) = stream.split();
-                tokio::io::copy(&mut from, &mut to).await
-            });
-        }
-    });
-    Ok(address)
 }
 
 async fn exchange(stream: &mut TcpStream, bytes: &[u8]) -> Result<Vec<u8>> {
@@ -156,7 +141,7 @@ async fn refuses_accepts_and_changes_its_target() -> Result<()> {
     let got = read_to_end(&mut nowhere).await?;
     assert!(is_reset(&got), "{got:?}");
     assert_eq!(proxy.stats().unreachable, 1);
-    proxy.retarget(echo().await?);
+    proxy.retarget(echo::start().await?);
     let mut again = TcpStream::connect(proxy.addr()).await?;
     exchange(&mut again, b"x").await?;
     Ok(())

@@ -111,19 +111,9 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A target that sends back what comes, each connection by itself.
+/// A target that sends back what comes.
 async fn echo() -> SocketAddr {
-    let (listener, address) = listen().await;
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (mut from, mut to) = stream.split();
-                tokio::io::copy(&mut from, &mut to).await.ok();
-                to.shutdown().await.ok();
-            });
-        }
-    });
-    address
+    testkit::echo::start().await.expect("an echo")
 }
 
 /// Somebody at the server's end.

@@ -1,6 +1,7 @@
 //! Ends: of forwards, of servers, of the network.
 
 use testkit::Proxy;
+use testkit::namespace::BlackHole;
 use testkit::proxy::{Faults, Link};
 
 use super::*;
@@ -62,27 +63,14 @@ async fn each_port_leads_to_its_own_target() {
     assert_eq!(soon(target.read_u8()).await.expect("it"), b'1');
 }
 
-/// A port whose listener takes no further connection, so that dialling it takes long; and what fills it up.
-async fn slow_to_accept() -> (TcpListener, Vec<TcpStream>, SocketAddr) {
-    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
-    let listener = socket.listen(1).expect("a listener");
-    let address = listener.local_addr().expect("its address");
-    let mut filling = Vec::new();
-    while let Ok(Ok(stream)) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
-        filling.push(stream);
-    }
-    (listener, filling, address)
-}
-
 /// The server is told that there is no channel, not that one is closed which it never had: sshd ends the connection then.
 #[tokio::test]
 async fn a_forward_that_ends_while_its_target_is_dialled_ends_nothing_else() {
     let stage = Stage::plain().await;
     let links = stage.links();
     let keep = stage.forward(&links, echo().await).await;
-    let (_listener, _filling, address) = slow_to_accept().await;
-    let slow = stage.forward(&links, address).await;
+    let hole = BlackHole::start(0).await.expect("a port that takes nobody");
+    let slow = stage.forward(&links, hole.addr()).await;
     let mut client = dial(&slow).await;
     until("its target is dialled", || slow.channels() == 1).await;
     soon(slow.close()).await;
