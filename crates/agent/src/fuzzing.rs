@@ -23,6 +23,7 @@ use std::{
 pub use crate::mqtt::fuzzing::packets;
 pub use crate::services::location::fuzzing::{geolocation, nmea};
 pub use crate::services::metrics::fuzzing::{names, procfs, settings};
+pub use crate::services::ssh::fuzzing::{hosts, server};
 pub use crate::services::update::package::fuzzing::{archive, manifest};
 pub use audit::audit;
 pub use config::config;
@@ -56,6 +57,8 @@ pub const TARGETS: &[Target] = &[
     ("geolocation", geolocation),
     ("manifest", manifest),
     ("archive", archive),
+    ("server", server),
+    ("hosts", hosts),
 ];
 
 /// A folder of one's own, gone with this.

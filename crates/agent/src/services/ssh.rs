@@ -6,6 +6,8 @@
 
 mod client;
 mod decide;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod key;
 mod link;
 mod open;

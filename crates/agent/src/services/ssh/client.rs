@@ -17,6 +17,8 @@ mod connection;
 mod core;
 mod dispatch;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod handshake;
 mod kex;
 mod pump;

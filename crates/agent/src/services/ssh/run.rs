@@ -13,7 +13,7 @@ use super::{
     open::Open,
     outcome::{self, Outcome},
 };
-use crate::log::chain;
+use crate::{action::Action as _, log::chain};
 
 /// What a request gets that does not say for how long.
 const TTL: Duration = Duration::from_mins(30);
@@ -100,6 +100,8 @@ impl Opener {
             }
             sleep(AGAIN).await;
             if let Err(refusal) = self.permitted(wanted) {
+                // Where the file cannot be used that is the service's trouble, too.
+                self.ready(&self.ctx);
                 return refusal.reason;
             }
         }

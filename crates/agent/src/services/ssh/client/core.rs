@@ -63,17 +63,9 @@ pub(super) enum Asked {
 
 impl Core {
     pub(super) fn new(stream: TcpStream, sealer: Sealer) -> Self {
-        let state = State {
-            port: Port::new(sealer),
-            channels: HashMap::new(),
-            next_channel: 0,
-            listeners: HashMap::new(),
-            asked: VecDeque::new(),
-            granted: 0,
-        };
         Self {
             stream,
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(sealer)),
             wake: Notify::new(),
             room: Notify::new(),
             lost: watch::Sender::new(None),
@@ -230,6 +222,17 @@ impl Port {
 }
 
 impl State {
+    pub(super) fn new(sealer: Sealer) -> Self {
+        Self {
+            port: Port::new(sealer),
+            channels: HashMap::new(),
+            next_channel: 0,
+            listeners: HashMap::new(),
+            asked: VecDeque::new(),
+            granted: 0,
+        }
+    }
+
     /// A question that wants an answer.
     pub(super) fn ask(&mut self, what: &str, address: Option<(&str, u16)>, asked: Asked) {
         let mut message = vec![msg::GLOBAL_REQUEST];

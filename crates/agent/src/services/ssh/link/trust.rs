@@ -15,6 +15,8 @@ use certificate::Certificate;
 use known_hosts::{Known, Mark};
 
 mod certificate;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::services::ssh) mod fuzzing;
 mod known_hosts;
 #[cfg(test)]
 mod tests;
