@@ -177,6 +177,7 @@ fn shared(config: &Config, identity: Identity, clock: Clock, state: Store) -> Ar
         began: Instant::now(),
         actions: Actions::new(Policy::new(config.policy.clone()), audit),
         tunnels: Default::default(),
+        updates: Default::default(),
         state,
     })
 }

@@ -8,6 +8,7 @@ mod outbox;
 mod package;
 mod publish;
 mod ssh;
+mod update;
 
 use std::{
     ffi::OsString,
@@ -23,7 +24,9 @@ use crate::{
     action::policy::Policy,
     agent,
     config::{self, Loaded, Paths, Section, Sources},
-    control, executor, register, services, status,
+    control, executor, register, services,
+    services::update::installer,
+    status,
 };
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
@@ -88,6 +91,9 @@ enum Command {
     /// Look at the tunnels that lead to this device, close one, or print the key that opens them
     #[command(subcommand)]
     Ssh(ssh::Ssh),
+    /// Look at the updates of this device, install one from a file, or go back
+    #[command(subcommand)]
+    Update(update::Update),
     /// Make, sign, show and check packages of updates; on the machine where software is built
     #[command(subcommand)]
     Package(package::Package),
@@ -140,6 +146,9 @@ pub fn main() -> ExitCode {
     // Before anything else: one is started for each command, and it is to begin at once.
     if std::env::args_os().nth(1).is_some_and(|name| name == executor::COMMAND) {
         return keep();
+    }
+    if std::env::args_os().nth(1).is_some_and(|name| name == installer::COMMAND) {
+        return installer::main(std::env::args_os().nth(2));
     }
     // What this process writes is for its owner.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -194,6 +203,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Location(location) => location.run()?,
         Command::Command(command) => command.run()?,
         Command::Ssh(ssh) => ssh.run()?,
+        Command::Update(update) => return update.run(),
         Command::Package(package) => package.run()?,
         Command::Version => print(&format!("iot-agent {}\n", env!("CARGO_PKG_VERSION")))?,
     }

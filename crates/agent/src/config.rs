@@ -16,7 +16,6 @@ mod layers;
 mod mqtt;
 mod node;
 mod old;
-mod reserved;
 mod schema;
 mod services;
 mod show;
@@ -26,7 +25,7 @@ mod values;
 mod yaml;
 
 pub(crate) use files::open;
-pub use files::{FilePath, InputFile, Secret, SecretError, SecretFile};
+pub use files::{FilePath, InputFile, KeyOrFile, Secret, SecretError, SecretFile};
 pub use finding::{Error, Finding, Notice};
 pub use mqtt::{Mqtt, Reconnect};
 pub use schema::{SectionSchema, known_schema, schema};

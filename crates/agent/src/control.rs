@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::update::Wanted;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -77,6 +78,19 @@ pub enum Command {
         service: String,
         /// Its id.
         id: String,
+    },
+    /// Installs a file of this machine; the answer is its id.
+    UpdateInstall {
+        /// The file.
+        path: PathBuf,
+        /// What it is, from the file itself; nothing of it is believed.
+        wanted: Wanted,
+    },
+    /// Takes an update back; the answer is its id.
+    UpdateRollback {
+        /// Of which software; of the only one.
+        #[serde(default)]
+        name: Option<String>,
     },
 }
 

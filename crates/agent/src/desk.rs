@@ -157,6 +157,10 @@ impl control::Desk for Desk {
             Command::Cancel { service, id } => {
                 self.shared.actions.cancel(&service, id).await.map(|said| json!(said))
             }
+            Command::UpdateInstall { path, wanted } => {
+                self.shared.updates.install(path, wanted).map(|id| json!(id))
+            }
+            Command::UpdateRollback { name } => self.shared.updates.rollback(name).map(|id| json!(id)),
             Command::Publish(_) => Err("lines follow this command".to_owned()),
         }
     }

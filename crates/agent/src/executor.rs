@@ -153,7 +153,7 @@ impl Executor {
 }
 
 /// This very program, also after an update has put another in its place.
-fn own_program() -> PathBuf {
+pub(crate) fn own_program() -> PathBuf {
     let link = Path::new("/proc/self/exe");
     if link.exists() {
         link.to_owned()

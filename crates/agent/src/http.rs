@@ -30,8 +30,9 @@ pub(crate) use url::Url;
 const CONNECT: Duration = Duration::from_secs(30);
 /// How long the head of an answer may take once the request is on its way.
 const ANSWER: Duration = Duration::from_secs(30);
-/// The longest head of an answer, and the most fields in it.
-const HEAD: usize = 16 << 10;
+/// About the longest head of an answer, and the most of a body that is read at once, in bytes.
+const HEAD: usize = 64 << 10;
+/// The most fields in a head.
 const FIELDS: usize = 100;
 const AGENT: &str = concat!("iot-agent/", env!("CARGO_PKG_VERSION"));
 
@@ -120,6 +121,12 @@ impl Client {
         Ok(Self { url, dial: Dial::new(endpoint, clock) })
     }
 
+    /// Lets no more than this many bytes wait in the kernel, about, or the double where that is Linux.
+    #[must_use]
+    pub(crate) fn with_receive_buffer(self, bytes: usize) -> Self {
+        Self { dial: self.dial.with_receive_buffer(bytes), ..self }
+    }
+
     /// Where it asks.
     pub(crate) fn url(&self) -> &Url {
         &self.url
@@ -142,7 +149,8 @@ impl Client {
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD).max_headers(FIELDS);
-        let (mut sender, connection) = builder.handshake(io::Adapted(stream)).await.map_err(failed)?;
+        let (mut sender, connection) =
+            builder.handshake(io::Adapted::new(stream, HEAD)).await.map_err(failed)?;
         // Ends with the answer; what goes wrong with it is told there.
         let mut task = JoinSet::new();
         task.spawn(async move { connection.await.ok() });

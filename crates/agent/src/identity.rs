@@ -22,6 +22,7 @@ use crate::store::{self, Store};
 
 mod machine;
 
+pub(crate) use machine::boot_id;
 pub use machine::machine_id;
 
 /// The agent's own part of the identity, in the state folder.

@@ -17,7 +17,7 @@ use crate::{
     identity::Identity,
     mqtt::{Backoff, Connection, Delivery, Inbox, Message, Mqtt, Qos},
     outbox::{Class, Draft, Tally},
-    services::ssh::Tunnels,
+    services::{ssh::Tunnels, update::Updates},
 };
 
 /// A part of the agent with a section of its own under `services:`. See `docs/adding-a-service.md`.
@@ -134,6 +134,8 @@ pub struct Shared {
     pub(crate) actions: Actions,
     /// The tunnels that are open.
     pub(crate) tunnels: Tunnels,
+    /// The updates of this process.
+    pub(crate) updates: Updates,
     /// The state folder; see [`Context::folder`].
     pub state: crate::store::Store,
 }

@@ -8,6 +8,7 @@ use crate::{
     mqtt::{Connection, Counters, Mqtt},
     outbox::{Class, Outbox, Stats},
     service::Shared,
+    services::update::Listed,
 };
 
 /// The daemon's state as JSON.
@@ -29,6 +30,7 @@ pub fn report(shared: &Shared, mqtt: &Mqtt, broker: &str) -> Value {
         "connection": connection(mqtt, counters.connects, broker),
         "services": services(shared),
         "tunnels": shared.tunnels.list(),
+        "updates": shared.updates.list(),
         "outbox": outbox(&counters, mqtt.with_outbox(Outbox::cap)),
         "received": {
             "unclaimed": counters.unclaimed,
@@ -131,7 +133,27 @@ pub fn render(report: &Value) -> String {
     for tunnel in report["tunnels"].as_array().into_iter().flatten() {
         line("tunnel", self::tunnel(tunnel));
     }
+    let updates: Vec<Listed> = serde_json::from_value(report["updates"].clone()).unwrap_or_default();
+    for listed in updates.iter().filter(|listed| !listed.report.state.is_final()) {
+        line("in hand", update_line(listed));
+    }
     out
+}
+
+/// An update, as one line for people.
+pub(crate) fn update_line(Listed { update_id, report }: &Listed) -> String {
+    let version = report.version.as_deref().unwrap_or("-");
+    let mut line = format!("{}  {version}  {update_id}  {}", report.timestamp, report.state.name());
+    if let Some(progress) = report.progress {
+        line.push_str(&format!(" {progress} %"));
+    }
+    if report.attempt > 1 {
+        line.push_str(&format!(", attempt {}", report.attempt));
+    }
+    if let Some(error) = &report.error {
+        line.push_str(&format!(": {error}"));
+    }
+    printable(&line)
 }
 
 /// An open tunnel, as one line for people.

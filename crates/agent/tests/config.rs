@@ -214,7 +214,7 @@ fn the_sample_has_every_key_and_the_defaults() {
     for key in schema_keys() {
         let name = key.rsplit('.').next().unwrap();
         assert!(sample().contains(name), "the sample lacks {key}");
-        let reserved = ["command", "update"];
+        let reserved = ["command"];
         if !reserved.iter().any(|service| key.starts_with(&format!("services.{service}."))) {
             assert!(
                 sample().contains(&format!(" {name}: ")) || sample().contains(&format!("\n{name}: ")),
@@ -569,7 +569,6 @@ fn sections_tell_what_has_changed() {
     assert_ne!(section(&before, "heartbeat"), section(&off, "heartbeat"));
     assert_eq!(section(&off, "heartbeat").enabled(), Some(false));
     assert_eq!(section(&before, "heartbeat").enabled(), None);
-    assert!(before.services.section("update").is_none(), "not registered");
 
     let error: Error = section(&after, "heartbeat").error_at("interval", "too long for this test");
     assert!(

@@ -8,101 +8,23 @@ mod support;
 
 use std::{
     collections::BTreeSet,
-    fs,
-    io::Write as _,
     ops::Range,
-    path::PathBuf,
     process::{Output, Stdio},
     time::Duration,
 };
 
-use support::{Home, SOON, proof, tier, wait_status};
-use testkit::{Mosquitto, Process, Proxy, Watcher, client::Message};
+use support::{
+    Home, SOON,
+    disk::{Disk, Fault},
+    proof, tier, wait_status,
+};
+use testkit::{Mosquitto, Proxy, Watcher, client::Message};
 use tokio::{io::AsyncWriteExt as _, process::Command, time::Instant};
 
 /// How soon all has to be well again.
 const RECOVERY: Duration = Duration::from_secs(10);
 /// Lines of one `iot-agent publish`.
 const LINES: u64 = 50;
-const DEVICE: &str = "{\"device_id\": \"d1\"}";
-
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    Full,
-    ReadOnly,
-}
-
-/// A mount namespace in which the state folder is a file system of its own.
-struct Disk {
-    holder: Process,
-    state: PathBuf,
-}
-
-impl Disk {
-    async fn mount(home: &Home) -> Self {
-        let state = home.path().join("state");
-        fs::create_dir(&state).unwrap();
-        let script =
-            r#"mount -t tmpfs -o size=2m,mode=700 state "$0" && echo mounted && exec sleep infinity"#;
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&state);
-        let holder = Process::run(command).unwrap();
-        holder.stdout.find(|line| line == "mounted", SOON).await.unwrap();
-        let disk = Self { holder, state };
-        fs::write(disk.path().join("device.json"), DEVICE).unwrap();
-        disk
-    }
-
-    /// The folder, as it is seen from outside.
-    fn path(&self) -> PathBuf {
-        let root = format!("/proc/{}/root", self.holder.pid());
-        PathBuf::from(root).join(self.state.strip_prefix("/").unwrap())
-    }
-
-    /// A command that runs inside.
-    fn command(&self) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.pid()));
-        command
-    }
-
-    fn start(&self, home: &Home) -> Process {
-        let mut command = self.command();
-        command.arg(env!("CARGO_BIN_EXE_iot-agent")).args(["run", "--config"]).arg(home.write());
-        Process::run(command).unwrap()
-    }
-
-    async fn remount(&self, how: &str) {
-        // A file that is being written keeps it busy for a moment.
-        let deadline = Instant::now() + SOON;
-        loop {
-            let mut mount = self.command();
-            let output = mount.args(["mount", "-o", how]).arg(&self.state).output().await.unwrap();
-            if output.status.success() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{output:?}");
-        }
-    }
-
-    async fn break_by(&self, fault: Fault) {
-        match fault {
-            Fault::Full => {
-                let filler = self.path().join("filler");
-                let mut filler = fs::OpenOptions::new().create(true).append(true).open(filler).unwrap();
-                while filler.write_all(&[0; 4096]).is_ok() {}
-            }
-            Fault::ReadOnly => self.remount("remount,ro").await,
-        }
-    }
-
-    async fn mend(&self, fault: Fault) {
-        match fault {
-            Fault::Full => fs::remove_file(self.path().join("filler")).unwrap(),
-            Fault::ReadOnly => self.remount("remount,rw").await,
-        }
-    }
-}
 
 /// The next numbers, published; the exit code and what was printed.
 async fn publish(home: &Home, next: &mut u64, more: &[&str]) -> (i32, String) {
@@ -227,7 +149,7 @@ async fn prove_e6_a_full_or_read_only_disk_is_outlived() {
     let proxy = Proxy::start(broker.addr()).await.unwrap();
     let watcher = Watcher::start_many(&broker, &["iot/d1/data/#", "iot/d1/heartbeat"]).await.unwrap();
     let home = Home::new(&format!("mqtt://127.0.0.1:{}", proxy.port())).yaml("outbox: {max_size: 1MiB}");
-    let disk = Disk::mount(&home).await;
+    let disk = Disk::mount(&home, "2m").await;
     let mut agent = disk.start(&home);
     let mut story = Story { proxy, watcher, home, disk, next: 0 };
     story.online().await;

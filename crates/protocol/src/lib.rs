@@ -19,6 +19,7 @@ pub mod ssh;
 pub mod status;
 pub mod time;
 pub mod topic;
+pub mod update;
 
 pub use id::{ClientId, DeviceId, IdError};
 pub use time::Timestamp;

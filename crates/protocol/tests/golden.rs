@@ -23,6 +23,7 @@ use iot_agent_protocol::registration::{
 };
 use iot_agent_protocol::ssh;
 use iot_agent_protocol::status::{Presence, Reason, SCHEMA, ServiceState, State};
+use iot_agent_protocol::update;
 use iot_agent_protocol::{ClientId, DeviceId, Timestamp};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -333,12 +334,15 @@ fn damaged_payloads_are_refused_not_fatal() {
             read_in_every_way(&damaged, &name);
         }
     }
-    assert_eq!(files, 31, "a golden file without its test, or the reverse");
+    assert_eq!(files, 35, "a golden file without its test, or the reverse");
 }
 
 fn read_in_every_way(bytes: &[u8], name: &str) {
     drop(command::Request::decode(bytes));
     drop(ssh::Request::decode(bytes));
+    drop(update::Request::decode(bytes));
+    drop(update::Offer::decode(bytes));
+    drop(serde_json::from_slice::<update::Status>(bytes));
     drop(serde_json::from_slice::<ssh::Status>(bytes));
     drop(serde_json::from_slice::<Status>(bytes));
     let text = || String::from_utf8_lossy(bytes);
@@ -474,5 +478,33 @@ fn locations() {
     {
         assert_encodes(name, &serde_json::to_vec(&location).unwrap());
         assert_eq!(serde_json::from_slice::<Location>(&golden(name)).unwrap(), location);
+    }
+}
+
+#[test]
+fn updates() {
+    let request = update::Request::decode(&golden("update-request.json")).unwrap();
+    assert_eq!(request.update_id.as_str(), "9b1d");
+    assert_eq!(request.expires_at, Some(time()));
+    let wanted = update::Wanted {
+        version: "1.4.0-rc.1".into(),
+        update_url: "https://updates.example/app-1.4.0.pkg".into(),
+        sha256: update::Sha256([0xab; 32]),
+        size: 1_234_567,
+        signature: None,
+    };
+    assert_eq!(request.wanted, wanted);
+    let offer = update::Offer::decode(&golden("update-offer.json")).unwrap();
+    assert_eq!(offer, update::Offer { hardware_ids: vec!["board-2".into()], wanted: wanted.clone() });
+    let status = |report| update::Status { device_id: device(), update_id: "9b1d".into(), report };
+    let report = |state| update::Report::of(state, time()).on(&wanted);
+    let downloading = update::Report { progress: Some(42), attempt: 1, ..report(update::State::Downloading) };
+    let failed = update::Report { attempt: 4, ..report(update::State::Failed) };
+    for (name, report) in [
+        ("update-downloading.json", downloading),
+        ("update-failed.json", failed.because("updates.example says 404")),
+    ] {
+        assert_encodes(name, &serde_json::to_vec(&status(report.clone())).unwrap());
+        assert_eq!(serde_json::from_slice::<update::Status>(&golden(name)).unwrap(), status(report));
     }
 }

@@ -9,8 +9,11 @@ pub mod badtls;
 pub mod bus;
 pub mod certs;
 pub mod client;
+pub mod downloads;
 pub mod echo;
 pub mod feed;
+#[cfg(target_os = "linux")]
+pub mod inject;
 pub mod mosquitto;
 #[cfg(target_os = "linux")]
 pub mod namespace;

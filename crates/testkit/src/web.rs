@@ -233,7 +233,7 @@ async fn talk(
     Ok(())
 }
 
-async fn read(stream: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<Request> {
+pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<Request> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {

@@ -96,6 +96,8 @@ pub(crate) struct Engine<A: Action> {
     action: Arc<A>,
     ctx: Context,
     cancels: mpsc::Receiver<Cancel>,
+    /// Orders that come by another way than the broker.
+    orders: Option<mpsc::Receiver<Order<A::Request>>>,
     limits: Limits,
     /// Where the journal is.
     disk: Find,
@@ -121,6 +123,7 @@ impl<A: Action> Engine<A> {
             action: Arc::new(action),
             ctx,
             cancels,
+            orders: None,
             limits,
             disk: Box::new(folder),
             journal: None,
@@ -133,6 +136,11 @@ impl<A: Action> Engine<A> {
             note_told: None,
             retry: None,
         }
+    }
+
+    /// The same, also for orders of this machine's own.
+    pub(crate) fn with_orders(self, orders: mpsc::Receiver<Order<A::Request>>) -> Self {
+        Self { orders: Some(orders), ..self }
     }
 
     /// Works on the orders in `inbox` until the service is to end.
@@ -174,6 +182,7 @@ impl<A: Action> Engine<A> {
                     // Whoever asked may be gone.
                     drop(answer.send(said));
                 }
+                Some(order) = next(&mut self.orders) => mail.take_during(self.take_own(order)).await,
                 () = until(self.retry) => mail.take_during(self.again()).await,
                 () = shutdown.cancelled() => {}
             }
@@ -322,6 +331,14 @@ fn taken_over() -> io::Error {
 /// It need not be told again by the next process.
 fn is_safe(counts: &Counts) -> bool {
     counts.on_disk + counts.acknowledged + counts.failed + counts.dropped > 0
+}
+
+/// The next order of this machine's own.
+async fn next<T>(orders: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match orders {
+        Some(orders) => orders.recv().await,
+        None => None,
+    }
 }
 
 /// Until then, or for ever.

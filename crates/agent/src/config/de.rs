@@ -158,6 +158,9 @@ impl<'a> De<'a> {
             }
             return Ok(Special::Text(text));
         }
+        if name == files::KEY_OR_FILE && files::is_key(text) {
+            return Ok(Special::Text(text));
+        }
         files::locate(name, text, &self.node.at, note)
             .map(Special::Path)
             .map_err(|message| self.fault(message))

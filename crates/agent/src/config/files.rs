@@ -24,6 +24,7 @@ pub(super) const SECRET_IF_IT_HAS_A_USER: &str = "config::Proxy";
 const FILE_PATH: &str = "config::FilePath";
 const INPUT_FILE: &str = "config::InputFile";
 const SECRET_FILE: &str = "config::SecretFile";
+pub(super) const KEY_OR_FILE: &str = "config::KeyOrFile";
 
 /// What stands for a secret wherever it is shown.
 pub(super) const MASK: &str = "********";
@@ -33,7 +34,7 @@ const MAX_SECRET: u64 = 64 * 1024;
 
 /// Whether the deserializer has to treat the newtype `name` by the rules of this module.
 pub(super) fn is_special(name: &str) -> bool {
-    [SECRET, SECRET_IF_IT_HAS_A_USER, FILE_PATH, INPUT_FILE, SECRET_FILE].contains(&name)
+    [SECRET, SECRET_IF_IT_HAS_A_USER, FILE_PATH, INPUT_FILE, SECRET_FILE, KEY_OR_FILE].contains(&name)
 }
 
 /// Whether a secret may stand at `at`: an error, a remark or nothing.
@@ -228,6 +229,54 @@ path_type! {
     SecretFile, SECRET_FILE
 }
 
+/// A public key of minisign, or a file with some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyOrFile {
+    /// The key.
+    Key(String),
+    /// The file, as `minisign -G` writes it.
+    File(PathBuf),
+}
+
+/// Whether it is a key and no path: 42 bytes in base64, of which the first two say that it is one of Ed25519.
+pub(super) fn is_key(text: &str) -> bool {
+    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
+    text.len() == 56 && text.starts_with("RW") && text.bytes().all(base64)
+}
+
+struct KeyOrFileVisitor;
+
+impl Visitor<'_> for KeyOrFileVisitor {
+    type Value = KeyOrFile;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a public key of minisign, or the path of a file with one")
+    }
+
+    fn visit_str<E: de::Error>(self, key: &str) -> Result<KeyOrFile, E> {
+        Ok(KeyOrFile::Key(key.to_owned()))
+    }
+
+    fn visit_bytes<E: de::Error>(self, path: &[u8]) -> Result<KeyOrFile, E> {
+        PathVisitor.visit_bytes(path).map(KeyOrFile::File)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyOrFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(KEY_OR_FILE, KeyOrFileVisitor)
+    }
+}
+
+impl Serialize for KeyOrFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Key(key) => serializer.serialize_str(key),
+            Self::File(path) => serializer.collect_str(&path.display()),
+        }
+    }
+}
+
 /// Why a secret file was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
@@ -274,6 +323,7 @@ impl SecretFile {
 schema!(Secret, { "type": "string", "minLength": 1, "writeOnly": true });
 schema!(FilePath, { "type": "string", "minLength": 1 });
 schema!(InputFile, { "type": "string", "minLength": 1 });
+schema!(KeyOrFile, { "type": "string", "minLength": 1 });
 schema!(SecretFile, { "type": "string", "minLength": 1 });
 
 #[cfg(test)]

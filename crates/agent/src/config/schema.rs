@@ -9,7 +9,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::{Config, reserved};
+use super::Config;
 
 /// That of this agent's configuration, as it was when the text was last made; indented when it is shown.
 const TEXT: &str = include_str!("schema.json");
@@ -43,10 +43,6 @@ pub fn schema(sections: &[SectionSchema]) -> Value {
     let mut generator: SchemaGenerator = settings.into_generator();
     let mut root = generator.root_schema_for::<Config>();
     let mut services: BTreeMap<&str, Value> = BTreeMap::new();
-    for service in &reserved::ALL {
-        let schema = service.schema(&mut generator);
-        services.insert(service.name, with_enabled(schema, service.default_enabled));
-    }
     for section in sections {
         let schema = (section.schema)(&mut generator);
         services.insert(section.name, with_enabled(schema, section.default_enabled));

@@ -9,7 +9,6 @@ use serde::de::DeserializeOwned;
 
 use super::finding::{Error, Finding, Report, suggestion};
 use super::node::{At, Entry, Layer, Map, Node, Value};
-use super::reserved::{self, Reserved};
 use super::{de, old};
 
 /// What the configuration has to know of a service.
@@ -40,43 +39,21 @@ impl ServiceSchema {
     }
 }
 
-/// The kinds of service that a section can belong to.
-pub(super) enum Service<'a> {
-    Registered(&'a ServiceSchema),
-    Reserved(&'static Reserved),
-}
-
 /// All services that a configuration may name, each once.
-pub(super) fn all(registry: &[ServiceSchema]) -> BTreeMap<&'static str, Service<'_>> {
-    let reserved = reserved::ALL.iter().map(|service| (service.name, Service::Reserved(service)));
-    reserved.chain(registry.iter().map(|service| (service.name, Service::Registered(service)))).collect()
+pub(super) fn all(registry: &[ServiceSchema]) -> BTreeMap<&'static str, &ServiceSchema> {
+    registry.iter().map(|service| (service.name, service)).collect()
 }
 
-impl Service<'_> {
-    pub(super) fn default_enabled(&self) -> bool {
-        match self {
-            Service::Registered(service) => service.default_enabled,
-            Service::Reserved(service) => service.default_enabled,
-        }
-    }
-
+impl ServiceSchema {
     /// The section as it takes effect.
     pub(super) fn effective(&self, section: &Section, report: &mut Report) -> Option<serde_json::Value> {
-        match self {
-            Service::Registered(service) => (service.effective)(section, report),
-            Service::Reserved(service) => service.effective(&section.node, &section.path(), report),
-        }
+        (self.effective)(section, report)
     }
 
     fn has_delivery(&self) -> bool {
-        match self {
-            Service::Registered(service) => {
-                // Every key has a default, so that a silent section shows them all.
-                let silent = (service.effective)(&Section::silent(service.name), &mut Report::default());
-                silent.is_some_and(|keys| keys.get("delivery").is_some())
-            }
-            Service::Reserved(service) => service.has("delivery"),
-        }
+        // Every key has a default, so that a silent section shows them all.
+        let silent = (self.effective)(&Section::silent(self.name), &mut Report::default());
+        silent.is_some_and(|keys| keys.get("delivery").is_some())
     }
 }
 
@@ -148,7 +125,7 @@ impl Section {
     }
 
     /// Rules that hold for every service: qos 0 is not for what must arrive.
-    fn check_qos(&mut self, service: &Service<'_>, report: &mut Report) {
+    fn check_qos(&mut self, service: &ServiceSchema, report: &mut Report) {
         let zero = self.node.get("qos").filter(|qos| qos.value == Value::Int(0));
         let Some(at) = zero.map(|qos| qos.at.clone()) else { return };
         if old::INBOUND.contains(&self.name.as_str()) {
@@ -187,23 +164,10 @@ pub(super) fn check(root: &Node, registry: &[ServiceSchema], report: &mut Report
     }
     let mut checked = BTreeMap::new();
     for (name, service) in &all {
-        if matches!(service, Service::Reserved(_)) && !sections.contains_key(*name) {
-            continue;
-        }
         let mut section = Section::new(name, services.section(name), report);
         section.check_qos(service, report);
         service.effective(&section, report);
-        match service {
-            Service::Registered(_) => drop(checked.insert((*name).to_owned(), section)),
-            Service::Reserved(_) if section.enabled.unwrap_or(service.default_enabled()) => {
-                report.notice(
-                    &section.node.at,
-                    section.path(),
-                    "not in this version: checked, otherwise ignored",
-                );
-            }
-            Service::Reserved(_) => {}
-        }
+        checked.insert((*name).to_owned(), section);
     }
     Services(checked)
 }
@@ -219,7 +183,7 @@ pub(super) fn effective(root: &Node, registry: &[ServiceSchema], checked: &Servi
             (None, None) => continue,
         };
         if let Some(mut value) = service.effective(&section, &mut ignored) {
-            value["enabled"] = section.enabled.unwrap_or(service.default_enabled()).into();
+            value["enabled"] = section.enabled.unwrap_or(service.default_enabled).into();
             effective.insert(name.to_owned(), value);
         }
     }

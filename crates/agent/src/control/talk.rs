@@ -76,7 +76,16 @@ fn wrong(line: &[u8], error: &serde_json::Error) -> String {
     struct Named {
         command: String,
     }
-    const KNOWN: [&str; 6] = ["status", "publish", "outbox_stats", "outbox_list", "outbox_purge", "cancel"];
+    const KNOWN: [&str; 8] = [
+        "status",
+        "publish",
+        "outbox_stats",
+        "outbox_list",
+        "outbox_purge",
+        "cancel",
+        "update_install",
+        "update_rollback",
+    ];
     match serde_json::from_slice::<Named>(line) {
         Ok(Named { command }) if KNOWN.contains(&command.as_str()) => format!("bad request: {error}"),
         _ => "unknown command".to_owned(),

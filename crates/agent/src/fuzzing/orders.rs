@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use protocol::{
     command::{Order, Request},
-    ssh,
+    ssh, update,
 };
 use serde_json::{value::RawValue, value::to_raw_value};
 
@@ -33,6 +33,13 @@ pub fn orders(data: &[u8]) {
         let written = to_raw_value(&wanted).expect("a wish makes JSON");
         assert_eq!(serde_json::from_str::<ssh::Wanted>(written.get()).expect("what was written"), wanted);
     }
+    if let Ok(update::Request { update_id, wanted, .. }) = update::Request::decode(data) {
+        assert!(!update_id.as_str().contains(['/', '+', '#', '\0']) && update_id.as_str().len() <= 128);
+        assert!(wanted.size > 0 && !wanted.version.is_empty());
+        let written = to_raw_value(&wanted).expect("a wish makes JSON");
+        assert_eq!(serde_json::from_str::<update::Wanted>(written.get()).expect("what was written"), wanted);
+    }
+    drop(update::Offer::decode(data));
     let disk: Arc<dyn Disk> = Arc::new(Memory(Mutex::new(files(data))));
     let kept = Kept { ids: 4, bytes: 1 << 12 };
     let open = || Journal::open(Arc::clone(&disk), kept, |outcome| outcome.to_owned());

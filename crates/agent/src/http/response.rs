@@ -30,6 +30,11 @@ impl Response {
         Self { host, head, _connection: connection }
     }
 
+    /// The server that answers.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
     /// What became of the request.
     pub(crate) fn status(&self) -> StatusCode {
         self.head.status()
@@ -44,7 +49,7 @@ impl Response {
     ///
     /// # Errors
     /// A body that breaks off, or of which nothing comes until `by`; `limit` is what the error says of that.
-    async fn part(&mut self, by: Instant, limit: Duration) -> Result<Option<Bytes>, Error> {
+    pub(crate) async fn part(&mut self, by: Instant, limit: Duration) -> Result<Option<Bytes>, Error> {
         loop {
             let frame = poll_fn(|cx| Pin::new(self.head.body_mut()).poll_frame(cx));
             match timeout_at(by, frame).await {

@@ -26,8 +26,32 @@ impl Url {
     }
 
     /// Over TLS.
-    pub(super) fn is_secure(&self) -> bool {
+    pub(crate) fn is_secure(&self) -> bool {
         self.secure
+    }
+
+    /// Where a reference leads that was found here (RFC 3986, section 5.2), such as the `Location` of a redirect. Its
+    /// fragment is of no use to a server.
+    ///
+    /// # Errors
+    /// As for a whole URL; the text is never repeated.
+    pub(crate) fn join(&self, reference: &str) -> Result<Self, String> {
+        let reference = reference.split('#').next().unwrap_or_default();
+        let scheme = if self.secure { "https" } else { "http" };
+        let here = self.target.split('?').next().unwrap_or_default();
+        let is_whole = reference.split(['/', '?']).next().is_some_and(|first| first.contains(':'));
+        let target = match reference {
+            "" => self.target.clone(),
+            _ if is_whole => return reference.parse(),
+            _ if reference.starts_with("//") => return format!("{scheme}:{reference}").parse(),
+            _ if reference.starts_with('/') => without_dots(reference),
+            _ if reference.starts_with('?') => format!("{here}{reference}"),
+            _ => {
+                let folder = here.rfind('/').map_or("/", |end| &here[..=end]);
+                without_dots(&format!("{folder}{reference}"))
+            }
+        };
+        format!("{scheme}://{}{target}", self.authority()).parse()
     }
 
     /// Path and query.
@@ -55,6 +79,25 @@ impl Url {
         let query = self.target.split_once('?').map_or("", |(_, query)| query);
         query.split('&').any(|pair| pair.split('=').next() == Some(name))
     }
+}
+
+/// A path that begins with a slash, and its query, without `.` and `..` (RFC 3986, section 5.2.4).
+fn without_dots(target: &str) -> String {
+    let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let is_dots = segment == "." || segment == "..";
+        if segment == ".." {
+            kept.pop();
+        } else if !is_dots {
+            kept.push(segment);
+        }
+        if is_dots && segments.peek().is_none() {
+            kept.push("");
+        }
+    }
+    format!("/{}{query}", kept.join("/"))
 }
 
 fn default_port(secure: bool) -> u16 {
@@ -129,6 +172,44 @@ mod tests {
                 }
                 (parsed, _) => panic!("{text}: {parsed:?}"),
             }
+        }
+    }
+
+    /// The examples of RFC 3986, section 5.4, as far as they are of HTTP, and a few of our own.
+    #[test]
+    fn references_lead_where_browsers_go() {
+        let base: Url = "https://a.example/b/c/d;p?q".parse().unwrap();
+        for (reference, expected) in [
+            ("g", "https://a.example/b/c/g"),
+            ("./g", "https://a.example/b/c/g"),
+            ("g/", "https://a.example/b/c/g/"),
+            ("/g", "https://a.example/g"),
+            ("//g", "https://g/"),
+            ("?y", "https://a.example/b/c/d;p?y"),
+            ("g?y", "https://a.example/b/c/g?y"),
+            ("#s", "https://a.example/b/c/d;p?q"),
+            ("g?y#s", "https://a.example/b/c/g?y"),
+            (";x", "https://a.example/b/c/;x"),
+            ("", "https://a.example/b/c/d;p?q"),
+            (".", "https://a.example/b/c/"),
+            ("..", "https://a.example/b/"),
+            ("../g", "https://a.example/b/g"),
+            ("../../../g", "https://a.example/g"),
+            ("/./g", "https://a.example/g"),
+            ("g..", "https://a.example/b/c/g.."),
+            ("./g/.", "https://a.example/b/c/g/"),
+            ("g;x=1/../y", "https://a.example/b/c/y"),
+            ("g?y/../x", "https://a.example/b/c/g?y/../x"),
+            ("g?u=https://x/", "https://a.example/b/c/g?u=https://x/"),
+            ("HTTPS://other.example:8443/h#s", "https://other.example:8443/h"),
+            ("http://127.0.0.1:1/h", "http://127.0.0.1:1/h"),
+        ] {
+            let joined = base.join(reference).map(|url| url.to_string());
+            assert_eq!(joined.as_deref(), Ok(expected), "{reference}");
+        }
+        for reference in ["ftp://x/", "file:/etc/passwd", "http://x.example/", "//u:hunter2@x/", "a b"] {
+            let why = base.join(reference).unwrap_err();
+            assert!(!why.contains("hunter2"), "{why}");
         }
     }
 

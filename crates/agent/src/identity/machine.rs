@@ -48,7 +48,7 @@ fn lost_at_reboot(_: &Path) -> bool {
 }
 
 /// The kernel's id of this boot; a random one where the kernel has none.
-pub(super) fn boot_id() -> Result<String, super::Error> {
+pub(crate) fn boot_id() -> Result<String, super::Error> {
     match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
         Ok(id) if !id.trim().is_empty() => Ok(id.trim().into()),
         _ => super::random(),

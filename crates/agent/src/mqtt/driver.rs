@@ -42,6 +42,17 @@ impl std::fmt::Debug for Driver {
     }
 }
 
+impl super::Mqtt {
+    /// Whether anything can be connected to where the broker is, beside the connection that there is or not.
+    ///
+    /// # Errors
+    /// Why not, as a chain.
+    pub async fn probe(&self) -> Result<(), String> {
+        let reach = self.reach.as_ref().ok_or("there is no broker")?;
+        reach.probe().await.map_err(|error| chain(&error))
+    }
+}
+
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, settings: Settings, presence: Box<dyn Presence>) -> Self {
         let wire = if settings.version == Version::V311 { Wire::V311 } else { Wire::V5 };

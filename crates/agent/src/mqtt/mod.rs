@@ -134,11 +134,13 @@ pub struct Counters {
 pub struct Mqtt {
     shared: Arc<Shared>,
     class: Class,
+    /// The way to the broker; none without a driver.
+    reach: Option<transport::Reach>,
 }
 
 /// The driver that connects by `settings`, and the handle to it. Without an outbox: what is durable waits in memory.
 pub fn new(settings: Settings, presence: impl Presence) -> (Mqtt, Driver) {
-    of(Shared::new(settings.queue), settings, presence)
+    of(Shared::with(settings.queue, None), settings, presence)
 }
 
 /// The same with an outbox on `disk`, and what writes it there.
@@ -155,14 +157,15 @@ pub fn durable(
 }
 
 fn of(shared: Arc<Shared>, settings: Settings, presence: impl Presence) -> (Mqtt, Driver) {
+    let reach = Some(settings.dial.reach());
     let driver = Driver::new(Arc::clone(&shared), settings, Box::new(presence));
-    (Mqtt { shared, class: Class::Metrics }, driver)
+    (Mqtt { shared, class: Class::Metrics, reach }, driver)
 }
 
 impl Mqtt {
     /// A handle without a driver: claims are taken, nothing is ever sent. For checking a configuration.
     pub fn disconnected(queue: usize) -> Self {
-        Self { shared: Shared::new(queue), class: Class::Metrics }
+        Self { shared: Shared::with(queue, None), class: Class::Metrics, reach: None }
     }
 
     /// A handle whose messages are of this class.
@@ -267,7 +270,7 @@ impl Mqtt {
 impl Mqtt {
     /// A handle without a driver, and what is durable goes to `outbox`.
     pub(crate) fn with_driver_played(outbox: Outbox) -> Self {
-        Self { shared: Shared::with(1 << 20, Some(outbox)), class: Class::Metrics }
+        Self { shared: Shared::with(1 << 20, Some(outbox)), class: Class::Metrics, reach: None }
     }
 
     /// Connected from now on, or not.
@@ -354,10 +357,6 @@ struct Stop {
 }
 
 impl Shared {
-    fn new(queue: usize) -> Arc<Self> {
-        Self::with(queue, None)
-    }
-
     fn with(queue: usize, outbox: Option<Outbox>) -> Arc<Self> {
         let state = State {
             queue: Queue::new(queue, outbox),

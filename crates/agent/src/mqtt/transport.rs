@@ -69,9 +69,21 @@ impl Dial {
         Self { endpoint, tcp, tls }
     }
 
+    /// Lets no more than this many bytes wait in the kernel, about, or the double where that is Linux.
+    #[must_use]
+    pub(crate) fn with_receive_buffer(mut self, bytes: usize) -> Self {
+        self.tcp.set_receive_buffer(bytes);
+        self
+    }
+
     /// Reads the certificate files as [`Dial::connect`] would, and connects to nothing.
     pub fn check(&self) -> Result<(), Error> {
         if self.endpoint.scheme.encrypted() { self.tls.check(&self.endpoint.host) } else { Ok(()) }
+    }
+
+    /// The way without anything that is spoken on it.
+    pub fn reach(&self) -> Reach {
+        Reach(self.endpoint.clone())
     }
 
     /// Goes all the way to where MQTT can begin. It has no deadline of its own: the caller bounds it, and
@@ -95,6 +107,32 @@ impl Dial {
             stream = Box::new(websocket::open(stream, &self.endpoint).await?);
         }
         Ok(stream)
+    }
+}
+
+/// Where something can be connected to, whatever it then says.
+#[derive(Debug, Clone)]
+pub struct Reach(Endpoint);
+
+impl Reach {
+    /// Connects, through the proxy if there is one, and says nothing. It has no deadline of its own.
+    ///
+    /// # Errors
+    /// Why it cannot be reached.
+    pub async fn probe(&self) -> Result<(), Error> {
+        let Endpoint { scheme, host, port, path, proxy, .. } = &self.0;
+        if *scheme == Scheme::Unix {
+            return unix(path).await.map(drop);
+        }
+        let (first, first_port) = match proxy {
+            Some(proxy) => (&proxy.host, proxy.port),
+            None => (host, *port),
+        };
+        let stream = tcp::Dialer::new(first.clone(), first_port).connect().await?;
+        match proxy {
+            Some(proxy) => proxy::tunnel(Box::new(stream), proxy, host, *port).await.map(drop),
+            None => Ok(()),
+        }
     }
 }
 

@@ -36,6 +36,7 @@ registry! {
     command::Command,
     location::Locations,
     ssh::Ssh,
+    update::Update,
 }
 
 /// What the configuration has to know of them.
@@ -56,8 +57,7 @@ mod tests {
         let files: BTreeSet<String> = std::fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
-            // The service that uses what is in `update` is still to come.
-            .filter(|name| name != "mod" && name != "update")
+            .filter(|name| name != "mod")
             .collect();
         let names: BTreeSet<String> = REGISTRY.iter().map(|entry| entry.name.to_owned()).collect();
         assert_eq!(files, names);

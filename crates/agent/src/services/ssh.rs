@@ -99,7 +99,10 @@ impl Service for Ssh {
         let folder = ctx.folder()?.path().to_owned();
         let way = Way { path: config.key_file(&folder), found: Mutex::default() };
         // Before the device shows itself, so that its birth has the key.
-        way.links(&config, &ctx).map_or_else(|why| warn!(why, "no tunnel can be opened"), drop);
+        if let Err(why) = way.links(&config, &ctx) {
+            warn!(why, "no tunnel can be opened");
+            ctx.degraded(no_way(&why));
+        }
         let shutdown = ctx.shutdown.clone();
         let device_id = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -145,6 +148,10 @@ fn load_key(config: &Config, folder: &Path, comment: &str) -> Result<Key, KeyErr
         }
         loaded => loaded,
     }
+}
+
+fn no_way(why: &str) -> String {
+    format!("no tunnel can be opened: {why}")
 }
 
 /// Where things are told.
@@ -290,7 +297,7 @@ impl Action for Opener {
         if let Some(trouble) = ctx.shared.actions.policy.trouble() {
             ctx.degraded(format!("no tunnel is opened: {trouble}"));
         } else if let Err(why) = self.way.links(&self.config, ctx) {
-            ctx.degraded(format!("no tunnel can be opened: {why}"));
+            ctx.degraded(no_way(&why));
         } else {
             ctx.healthy();
         }

@@ -1,12 +1,12 @@
 //! D6 and X1: many commands, delivered more than once, while the agent is killed.
 
 use serde_json::json;
-use testkit::Rng;
+use testkit::{Rng, inject::attach};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     story::Story,
-    support::{SOON, proof, strace, tier},
+    support::{SOON, proof, strace::detach, tier},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -137,7 +137,7 @@ async fn prove_d6_killed_at_every_call() {
         for n in 1..=nth {
             let id = format!("{call}-{n}");
             let effect = story.file(&id);
-            let strace = strace::attach(agent.pid(), &format!("inject={call}:signal=SIGKILL:when={n}")).await;
+            let strace = attach(agent.pid(), &format!("{call}:signal=SIGKILL:when={n}")).await.unwrap();
             story.order(&id, &format!("echo x >> {}", effect.display())).await;
             // Until it has ended, or the agent has.
             let deadline = Instant::now() + SOON;
@@ -146,7 +146,7 @@ async fn prove_d6_killed_at_every_call() {
                 sleep(Duration::from_millis(20)).await;
             }
             points += 1;
-            if !strace::detach(strace, &mut agent, &story.home).await {
+            if !detach(strace, &mut agent, &story.home).await {
                 killed += 1;
                 agent = story.online().await;
             }

@@ -55,6 +55,13 @@ const ARGUMENTS: &[(&[&str], &str)] = &[
     (&["outbox", "purge", "x"], "unexpected argument 'x' found"),
     (&["outbox", "purge", "--class", "none"], "invalid value 'none' for '--class <CLASS>'"),
     (&["outbox", "stats", "--jsn"], "unexpected argument '--jsn' found"),
+    (&["update"], "Usage: iot-agent update <COMMAND>"),
+    (&["update", "instal"], "unrecognized subcommand 'instal'"),
+    (&["update", "install"], "the following required arguments were not provided"),
+    (&["update", "install", "a", "b"], "unexpected argument 'b' found"),
+    (&["update", "install", "a", "--version"], "a value is required for '--version <VERSION>'"),
+    (&["update", "history", "--limit", "x"], "invalid value 'x' for '--limit <N>'"),
+    (&["update", "rollback", "a", "b"], "unexpected argument 'b' found"),
 ];
 
 /// How many there are.

@@ -30,6 +30,10 @@ const BAD: &[(&str, &str)] = &[
     (r#""outbox_list","class":"audit","from":-1"#, "invalid value: integer `-1`, expected u64"),
     (r#""outbox_purge","classes":"all""#, "invalid type: string \"all\", expected a sequence"),
     (r#""outbox_purge","classes":["none"]"#, "unknown variant `none`, expected one of `audit`"),
+    (r#""update_install""#, "missing field `path`"),
+    (r#""update_install","path":"/x""#, "missing field `wanted`"),
+    (r#""update_install","path":"/x","wanted":{"version":"1"}"#, "missing field `update_url`"),
+    (r#""update_rollback","name":7"#, "invalid type: integer `7`, expected a string"),
     (r#""outbox_purge","refused":1"#, "invalid type: integer `1`, expected a boolean"),
 ];
 

@@ -132,6 +132,18 @@ fn what_no_device_would_take_is_not_made() {
     }
 }
 
+/// Replaced by a file, /dev/null would be missed by many.
+#[test]
+fn only_a_plain_file_is_replaced() {
+    let bench = bench();
+    bench.run("mkfifo", &["pipe"]);
+    let mut arguments = create(&[]);
+    let at = arguments.iter().position(|argument| *argument == "app.pkg").unwrap();
+    arguments[at] = "pipe";
+    let said = bench.agent_refuses(&arguments);
+    assert!(said.contains("pipe is no plain file: name another"), "{said}");
+}
+
 #[test]
 fn a_damaged_package_is_not_signed() {
     let bench = bench();

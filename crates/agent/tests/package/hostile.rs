@@ -5,61 +5,10 @@ use std::{collections::BTreeSet, fs};
 
 use iot_agent::services::update::package::{Error, Package, Trust};
 
-use crate::made::{Bench, manifest, tree, unpack};
-
-/// Each case of hostile.py, and a part of the reason that it gets. Sound ones get none.
-const CASES: &[(&str, &str)] = &[
-    ("sound gnu", ""),
-    ("sound other order", ""),
-    ("sound with folders", ""),
-    ("sound pax", "eee that is not in the manifest"),
-    ("sound long gnu", "eee that is not in the manifest"),
-    ("dot dot", "payload/../../outside/evil that is not in the manifest"),
-    ("dot dot alone", "../outside/evil that is not in the manifest"),
-    ("absolute", "/outside/evil that is not in the manifest"),
-    ("absolute pax", "eee that is not in the manifest"),
-    ("absolute long", "eee that is not in the manifest"),
-    ("pax path", "../outside/evil that is not in the manifest"),
-    ("symlink", "payload/a is a symbolic link"),
-    ("symlink folder", "payload/d is a symbolic link"),
-    ("hardlink", "payload/a is a hard link"),
-    ("long symlink", "is a link"),
-    ("character device", "payload/a is a character device"),
-    ("block device", "payload/a is a block device"),
-    ("fifo", "payload/a is a named pipe"),
-    ("contiguous", "payload/a is of an unknown type"),
-    ("sparse", "payload/a is a sparse file"),
-    ("sparse pax", "payload/a2 is a sparse file"),
-    ("setuid", "payload/a is setuid, setgid or sticky"),
-    ("setgid", "payload/a is setuid, setgid or sticky"),
-    ("sticky", "payload/a is setuid, setgid or sticky"),
-    ("longer", "payload/a has 12 bytes, and 5 in the manifest"),
-    ("shorter", "payload/a has 4 bytes, and 5 in the manifest"),
-    ("other content", "payload/a has another content"),
-    ("twice", "has the file payload/a twice"),
-    ("manifest twice", "a file manifest.json that is not in the manifest"),
-    ("signature twice", "a file manifest.json.minisig that is not in the manifest"),
-    ("missing", "d/b is in the manifest, but not in the archive"),
-    ("only the head", "a is in the manifest, but not in the archive"),
-    ("extra", "a file payload/c that is not in the manifest"),
-    ("beside the payload", "a file c that is not in the manifest"),
-    ("file as folder", "a file payload/a/x that is not in the manifest"),
-    ("folder as file", "a file payload/d that is not in the manifest"),
-    ("folder outside", "\"other/\", which is a folder outside payload/"),
-    ("folder upwards", "which has a part `..`"),
-    ("unsigned", "the package is not signed"),
-    ("signature late", "the package is not signed"),
-    ("signature first", "its first member is \"manifest.json.minisig\", not manifest.json"),
-    ("something between", "its second member is \"note\", not manifest.json.minisig"),
-    ("payload first", "its first member is \"payload/a\", not manifest.json"),
-    ("dot slash", "its first member is \"./manifest.json\", not manifest.json"),
-    ("no UTF-8", "which is no UTF-8"),
-    ("empty", "the archive is empty"),
-    ("long extended header", "is too long or malformed"),
-    ("bomb", "payload/a has 8796093022208 bytes, and 5 in the manifest"),
-    ("padding", "something in the padding behind payload/a"),
-    ("a changed header", "should begin a tar header, and does not"),
-];
+use crate::{
+    cases::CASES,
+    made::{Bench, manifest, tree, unpack},
+};
 
 #[test]
 #[allow(clippy::print_stdout, reason = "`make prove` gathers it")]

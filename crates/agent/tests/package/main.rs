@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says where it failed")]
 
 mod by_hand;
+mod cases;
 mod command_line;
 mod damage;
 mod hostile;

@@ -30,11 +30,11 @@ async fn load(port: u16) -> JoinHandle<()> {
     })
 }
 
-/// At tier 2 with the default of 15 s, which makes 45.
+/// Within three times `keep_alive`: at tier 2 with its default, 45 s. At tier 1 a busy machine gets a second more.
 #[tokio::test]
 async fn prove_s4_a_black_hole_in_mid_transfer_is_noticed() {
     let (keep_alive, more) = if tier() > 1 { (15_000, "") } else { (500, ", keep_alive: 500ms") };
-    let wanted = Duration::from_millis(3 * keep_alive) + Duration::from_secs(1);
+    let wanted = Duration::from_millis(3 * keep_alive) + Duration::from_secs(u64::from(tier() == 1));
     let story = Story::begin(more).await;
     let line = story.line_to_server().await;
     let _agent = story.online().await;

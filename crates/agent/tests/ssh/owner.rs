@@ -90,6 +90,11 @@ async fn no_known_host_key_is_a_bad_configuration() {
 #[tokio::test]
 async fn what_the_settings_lack_is_said_to_every_request() {
     let mut story = Story::begin("").await;
+    let unenrolled = Home::new("mqtt://127.0.0.1:1")
+        .yaml("services:\n  registration: {device_secret_file: psk}\n  ssh: {enabled: true}\n");
+    let mut agent = unenrolled.start();
+    wait_status(&unenrolled, |status| status["services"]["ssh"]["state"] == "degraded").await;
+    agent.kill().await.unwrap();
     let (whole, user) = (services(&story.server, story.echo, ""), story.server.user());
     for (n, (key, reason)) in [
         (format!(", ssh_user: {user}"), "services.ssh.ssh_user: must be set: the user on the SSH server"),

@@ -5,13 +5,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testkit::{
     Process, Proxy,
+    inject::attach,
     namespace::BlackHole,
     proxy::{Faults, Link},
 };
 
 use crate::{
     story::{Story, answers},
-    support::{SOON, command::run, proof, stop, strace, tier, wait_status},
+    support::{SOON, command::run, proof, stop, strace::detach, tier, wait_status},
 };
 
 /// How far a request is when the agent is ended, and for how long it stays there.
@@ -159,7 +160,7 @@ async fn prove_i3_killed_at_every_call_of_a_tunnel() {
     for call in CALLS {
         for n in 1..=nth {
             let (id, before) = (format!("{call}-{n}"), story.listened());
-            let strace = strace::attach(agent.pid(), &format!("inject={call}:signal=SIGKILL:when={n}")).await;
+            let strace = attach(agent.pid(), &format!("{call}:signal=SIGKILL:when={n}")).await.unwrap();
             story.ask(&id, json!({})).await;
             let dies = alive(&mut agent, &story, &id, "open").await;
             if !dies {
@@ -167,7 +168,7 @@ async fn prove_i3_killed_at_every_call_of_a_tunnel() {
                 alive(&mut agent, &story, &id, "closed").await;
             }
             points += 1;
-            if !strace::detach(strace, &mut agent, &story.home).await {
+            if !detach(strace, &mut agent, &story.home).await {
                 killed += 1;
                 agent = story.online().await;
             }

@@ -5,6 +5,8 @@
 
 pub mod backend;
 pub mod command;
+#[cfg(target_os = "linux")]
+pub mod disk;
 pub mod packets;
 pub mod proxied;
 pub mod strace;

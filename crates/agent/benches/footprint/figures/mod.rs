@@ -13,7 +13,7 @@ use std::{path::PathBuf, process::ExitCode};
 use table::Table;
 
 /// Of the whole. Enrolment, presence and heartbeat alone had to do with 4; decisions 9 to 13 say what has come since.
-const SIZE_MB: f64 = 7.0;
+const SIZE_MB: f64 = 8.0;
 
 /// Takes them all; a failure when a limit is exceeded.
 pub(crate) async fn take() -> ExitCode {

@@ -68,6 +68,16 @@ impl<A: Action> Engine<A> {
         self.settle(batch.items).await;
     }
 
+    /// An order that nobody has to acknowledge.
+    pub(super) async fn take_own(&mut self, order: Order<A::Request>) {
+        let mut batch =
+            Batch { items: Vec::new(), free: self.limits.running.saturating_sub(self.runs.len()) };
+        self.begin_waiting(&mut batch);
+        let item = self.take(Decoded::Order(order), false, &mut batch);
+        batch.items.push(item);
+        self.settle(batch.items).await;
+    }
+
     /// Those whose turn it is; or is no more.
     fn begin_waiting(&mut self, batch: &mut Batch<A>) {
         while batch.free > 0

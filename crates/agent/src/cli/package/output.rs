@@ -23,6 +23,10 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(path: &Path) -> anyhow::Result<Self> {
+        if let Ok(found) = fs::metadata(path) {
+            // It would be replaced, and the machine have no /dev/null any more.
+            anyhow::ensure!(found.is_file(), "{} is no plain file: name another", path.display());
+        }
         let name = path.file_name().with_context(|| format!("{} cannot be a file", path.display()))?;
         let mut temporary = std::ffi::OsString::from(".");
         temporary.push(name);

@@ -48,7 +48,7 @@ async fn packet(from_agent: &mut DuplexStream) -> (u8, Vec<u8>) {
 /// The broker takes its time with the SUBACK, and it comes when the agent is leaving already.
 #[tokio::test(start_paused = true)]
 async fn a_late_suback_does_not_spoil_the_goodbye() {
-    let shared = Shared::new(1024);
+    let shared = Shared::with(1024, None);
     let _inbox = shared.state().router.claim("test", "a/b", Qos::AtLeastOnce, 1);
     let (agent, mut broker) = duplex(1024);
     let (mut session, settings) = (Session::default(), settings(KEPT));
@@ -81,7 +81,7 @@ async fn a_late_suback_does_not_spoil_the_goodbye() {
 /// What nobody could take, and the broker cannot send again, must not take its place among what may be on its way.
 #[tokio::test(start_paused = true)]
 async fn without_a_session_what_is_lost_is_acknowledged() {
-    let shared = Shared::new(1024);
+    let shared = Shared::with(1024, None);
     let mut inbox = shared.state().router.claim("test", "a/b", Qos::AtLeastOnce, 1);
     let (agent, mut broker) = duplex(1024);
     let (mut session, settings) = (Session::default(), settings(Duration::ZERO));
@@ -122,7 +122,7 @@ async fn played(shared: &Arc<Shared>, script: impl AsyncFnOnce(&mut DuplexStream
 }
 
 fn publish(shared: &Arc<Shared>, payload: &str, delivery: Delivery) -> Pending {
-    let mqtt = Mqtt { shared: Arc::clone(shared), class: Class::Metrics };
+    let mqtt = Mqtt { shared: Arc::clone(shared), class: Class::Metrics, reach: None };
     let (topic, payload, qos, retain) = ("t".to_owned(), payload.into(), Qos::AtLeastOnce, false);
     mqtt.publish(Message { topic, payload, qos, retain, delivery })
 }
@@ -145,7 +145,7 @@ async fn answer(broker: &mut DuplexStream, reason: u8) -> (String, Duration) {
 #[tokio::test(start_paused = true)]
 async fn a_broker_without_room_gets_the_message_again_later() {
     const SECOND: Duration = Duration::from_secs(1);
-    let shared = Shared::new(1024);
+    let shared = Shared::with(1024, None);
     let first = publish(&shared, "first", Delivery::Memory);
     let second = publish(&shared, "second", Delivery::Memory);
     played(&shared, async |broker| {
@@ -171,7 +171,7 @@ async fn a_broker_without_room_gets_the_message_again_later() {
 /// Some brokers do not say that it is for good.
 #[tokio::test(start_paused = true)]
 async fn a_message_refused_again_and_again_is_set_aside() {
-    let shared = Shared::new(1024);
+    let shared = Shared::with(1024, None);
     let (never, behind) =
         (publish(&shared, "never", Delivery::Memory), publish(&shared, "behind", Delivery::Memory));
     played(&shared, async |broker| {
@@ -204,7 +204,7 @@ async fn what_is_sent_again_waits_for_the_birth() {
             None
         }
     }
-    let shared = Shared::new(1024);
+    let shared = Shared::with(1024, None);
     let (mut session, settings) = (Session::default(), settings(KEPT));
     let _kept = publish(&shared, "kept", Delivery::Memory);
     for expected in [["birth", "kept"], ["birth", "kept"]] {
@@ -243,7 +243,7 @@ async fn a_backlog_holds_up_no_stop() {
     let (agent, mut broker) = duplex(1 << 20);
     let (mut session, settings) = (Session::default(), settings(KEPT));
     let link = Link::new(Box::new(agent), Wire::V5, 1, &shared, &mut session);
-    let mqtt = Mqtt { shared: Arc::clone(&shared), class: Class::Metrics };
+    let mqtt = Mqtt { shared: Arc::clone(&shared), class: Class::Metrics, reach: None };
     let script = async {
         assert_eq!(packet(&mut broker).await.0, 0x10, "CONNECT");
         broker.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap();

@@ -31,11 +31,18 @@ pub(crate) struct Dialer {
     /// The question asked and not yet answered. `getaddrinfo` cannot be cancelled and holds a thread: when the
     /// caller gives up, the question stays here for the next call instead of being asked beside itself.
     lookup: Mutex<Option<Lookup>>,
+    /// In bytes; the kernel decides where there is none.
+    receive_buffer: Option<usize>,
 }
 
 impl Dialer {
     pub(crate) fn new(host: String, port: u16) -> Self {
-        Self { host, port, lookup: Mutex::new(None) }
+        Self { host, port, lookup: Mutex::new(None), receive_buffer: None }
+    }
+
+    /// Lets no more than this many bytes wait in the kernel, about, or the double where that is Linux.
+    pub(super) fn set_receive_buffer(&mut self, bytes: usize) {
+        self.receive_buffer = Some(bytes);
     }
 
     /// Resolves the name and connects to the first address that answers.
@@ -46,6 +53,10 @@ impl Dialer {
             .unwrap_or_else(|| Err(Error::NoAddress { host: self.host.clone() }))?;
         // MQTT writes whole packets and waits for answers; a socket that is already dead says so at the first read.
         stream.set_nodelay(true).ok();
+        if let Some(bytes) = self.receive_buffer {
+            // Without it more is on its way than is of use, and no harm done.
+            rustix::net::sockopt::set_socket_recv_buffer_size(&stream, bytes).ok();
+        }
         Ok(stream)
     }
 

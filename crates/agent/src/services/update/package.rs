@@ -29,11 +29,12 @@ mod tar;
 mod write;
 
 pub use claim::{Claim, PlainFile};
+pub(super) use entries::hex;
 pub use error::Error;
 pub use folder::Draft;
 pub use manifest::{Entry, Kind, Manifest, Mode, Scripts};
 pub use place::Place;
-pub use read::{Package, Sink, Trust, Unkept, Whole};
+pub use read::{Package, Sink, Trust, Unkept, Whole, begins};
 pub use secret::{Password, Sealed, SecretKey};
 pub use signature::{KeyId, Keys, Signed};
 pub use staging::Staging;

@@ -202,7 +202,7 @@ impl Work {
                 }
             }
             () = core.wake.notified() => {}
-            () = sleep_until(self.heard + self.keep_alive * (self.probes + 1)) => self.probe()?,
+            () = sleep_until(self.patience()) => self.probe()?,
         }
         Ok(())
     }
@@ -312,6 +312,13 @@ impl Work {
     fn open(&self, wanted: Wanted) {
         let token = wanted.token;
         tokio::spawn(pump::serve(Arc::clone(&self.core), wanted.id, wanted.target, wanted.open, token));
+    }
+
+    /// Until when nothing need be heard. The last time is a little shorter, so that a tunnel that is gone is told to be
+    /// within three times `keep_alive`.
+    fn patience(&self) -> Instant {
+        let whole = self.heard + self.keep_alive * (self.probes + 1);
+        if self.probes == PROBES { whole - self.keep_alive / 15 } else { whole }
     }
 
     /// Nothing was heard for a while.

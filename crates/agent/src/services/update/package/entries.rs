@@ -60,7 +60,7 @@ pub(super) fn digest(text: &str) -> Option<[u8; 32]> {
 }
 
 /// As 64 small hexadecimal digits.
-pub(super) fn hex(bytes: &[u8; 32]) -> String {
+pub(in crate::services::update) fn hex(bytes: &[u8; 32]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // To a string: it cannot fail.
         write!(text, "{byte:02x}").unwrap_or_default();

@@ -85,6 +85,22 @@ impl Sink for Unkept {
     }
 }
 
+/// Whether a file begins as a package does: zstd, tar, a first member `manifest.json`.
+///
+/// # Errors
+/// What it is instead.
+pub fn begins(source: impl Read) -> Result<()> {
+    first(&mut Members::new(Inflate::new(source)?)).map(drop)
+}
+
+fn first<R: Read>(members: &mut Members<R>) -> Result<Member> {
+    let first = members.next()?.ok_or(Error::Empty)?;
+    if first.path != MANIFEST {
+        return Err(Error::Order { place: "first", found: first.path, wanted: MANIFEST });
+    }
+    Ok(first)
+}
+
 impl<R: Read> Package<R> {
     /// Reads up to the payload: verifies the signature, then reads the manifest.
     ///
@@ -92,10 +108,7 @@ impl<R: Read> Package<R> {
     /// It is no package, not signed by who is trusted, or its manifest does not hold what it must.
     pub fn open(source: R, trust: Trust<'_>) -> Result<Self> {
         let mut members = Members::new(Inflate::new(source)?);
-        let first = members.next()?.ok_or(Error::Empty)?;
-        if first.path != MANIFEST {
-            return Err(Error::Order { place: "first", found: first.path, wanted: MANIFEST });
-        }
+        let first = first(&mut members)?;
         let text = short(&mut members, &first, MAX_MANIFEST)?;
         let second = members.next()?;
         let (signed, next) = match (second, trust) {
