@@ -3,7 +3,6 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    net::Ipv4Addr,
     os::{fd::OwnedFd, unix::fs::FileExt as _},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,9 +12,9 @@ use std::{
 use anyhow::Context;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::Notify,
-    task::{AbortHandle, JoinSet},
+    task::AbortHandle,
     time::{sleep, timeout},
 };
 
@@ -195,28 +194,17 @@ impl Downloads {
         S: AsyncRead + AsyncWrite + Unpin + Send,
         F: Future<Output = anyhow::Result<S>> + Send + 'static,
     {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen")?;
-        let url = format!("{scheme}://{host}:{}/", listener.local_addr()?.port());
         let state =
             State { body, generation: 1, usual: Mood::default(), next: VecDeque::new(), asked: Vec::new() };
         let shared = Arc::new(Shared { state: Mutex::new(state), more: Notify::new() });
         let served = Arc::clone(&shared);
-        let serve = tokio::spawn(async move {
-            let mut talks = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                // The socket beneath, for a reset.
-                let Ok(socket) = rustix::io::dup(&stream) else { continue };
-                rustix::net::sockopt::set_socket_send_buffer_size(&stream, WAITING).ok();
-                let (shared, wrapped) = (Arc::clone(&served), wrap(stream));
-                talks.spawn(async move {
-                    if let Ok(stream) = wrapped.await {
-                        // A client that goes away is a client's right.
-                        talk(stream, &socket, &shared).await.ok();
-                    }
-                });
-            }
-        });
-        Ok(Self { shared, url, task: serve.abort_handle() })
+        let (port, task) = web::serve(wrap, move |stream, socket| {
+            rustix::net::sockopt::set_socket_send_buffer_size(&socket, WAITING).ok();
+            let shared = Arc::clone(&served);
+            async move { talk(stream, &socket, &shared).await }
+        })
+        .await?;
+        Ok(Self { shared, url: format!("{scheme}://{host}:{port}/"), task })
     }
 
     /// Where it is; ends with a slash. Every path below it is the file.

@@ -148,25 +148,14 @@ impl Web {
         S: AsyncRead + AsyncWrite + Unpin + Send,
         F: Future<Output = anyhow::Result<S>> + Send + 'static,
     {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen")?;
-        let url = format!("{scheme}://{host}:{}/", listener.local_addr()?.port());
         let shared = Arc::new(Shared::default());
         let state = Arc::clone(&shared);
-        let serve = tokio::spawn(async move {
-            let mut talks = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                // The socket beneath, for a reset.
-                let Ok(socket) = rustix::io::dup(&stream) else { continue };
-                let (state, wrapped) = (Arc::clone(&state), wrap(stream));
-                talks.spawn(async move {
-                    if let Ok(stream) = wrapped.await {
-                        // A client that goes away is a client's right.
-                        talk(stream, &socket, &state).await.ok();
-                    }
-                });
-            }
-        });
-        Ok(Self { shared, url, task: serve.abort_handle() })
+        let (port, task) = serve(wrap, move |stream, socket| {
+            let state = Arc::clone(&state);
+            async move { talk(stream, &socket, &state).await }
+        })
+        .await?;
+        Ok(Self { shared, url: format!("{scheme}://{host}:{port}/"), task })
     }
 
     /// Where it is; ends with a slash.
@@ -202,6 +191,35 @@ impl Web {
         let asked = timeout(limit, enough).await;
         asked.with_context(|| format!("{} requests of {count}", self.requests().len()))
     }
+}
+
+/// Has `talk` answer whoever connects, each over its own stream, with the socket beneath it for a reset: on a free port of
+/// 127.0.0.1, which it returns, until that is aborted.
+pub(crate) async fn serve<S, F, T>(
+    wrap: impl Fn(TcpStream) -> F + Send + 'static,
+    talk: impl Fn(S, OwnedFd) -> T + Clone + Send + 'static,
+) -> anyhow::Result<(u16, AbortHandle)>
+where
+    S: Send,
+    F: Future<Output = anyhow::Result<S>> + Send + 'static,
+    T: Future<Output = anyhow::Result<()>> + Send,
+{
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen")?;
+    let port = listener.local_addr()?.port();
+    let serve = tokio::spawn(async move {
+        let mut talks = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(socket) = rustix::io::dup(&stream) else { continue };
+            let (talk, wrapped) = (talk.clone(), wrap(stream));
+            talks.spawn(async move {
+                if let Ok(stream) = wrapped.await {
+                    // A client that goes away is a client's right.
+                    talk(stream, socket).await.ok();
+                }
+            });
+        }
+    });
+    Ok((port, serve.abort_handle()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -282,10 +282,7 @@ impl Updater {
         self.ctx.shared.updates.say(id, &report);
         let (topic, qos) = (self.topic.clone(), self.config.qos.max(Qos::AtLeastOnce));
         let payload = self.payload(id, report);
-        self.ctx
-            .mqtt
-            .publish(Message { topic, payload, qos, retain: false, delivery: Delivery::Memory })
-            .await
+        self.ctx.mqtt.publish(Message { topic, payload, qos, retain: false, delivery: Delivery::Live }).await
     }
 
     fn payload(&self, id: &str, report: Report) -> Vec<u8> {

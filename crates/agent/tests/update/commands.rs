@@ -1,11 +1,17 @@
 //! Updates that the owner's command installs.
 
-use std::fs;
+use std::{fs, time::Duration};
+
+use testkit::inject::attach;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     story::{Story, sha256},
-    support::{stop, wait_status},
+    support::{proof, stop, strace::detach, tier, wait_status},
 };
+
+/// Much longer than an update takes.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 #[tokio::test]
 async fn the_command_gets_what_was_verified_and_is_tried_again() {
@@ -172,4 +178,45 @@ async fn a_machine_that_is_not_restarted_is_told() {
         (&end["state"], &end["error"]),
         (&"failed".into(), &"the machine was not restarted within 1 s".into())
     );
+}
+
+/// What the agent dies of, and of each the n-th: around the writing down of a state, and of what a job has left.
+const CALLS: [&str; 8] = ["rename", "renameat", "unlink", "fsync", "sendto", "shutdown", "flock", "clone3"];
+
+/// However the agent ends: what is said to have succeeded was done, and by the command, not by what ran before it.
+#[tokio::test]
+async fn prove_u1_a_command_that_is_said_to_have_succeeded_has_run() {
+    let nth = if tier() > 1 { 40 } else { 3 };
+    let story = Story::begin(", update_command: 'echo $IOT_UPDATE_VERSION >> {home}/ran'").await;
+    let more = ["--kind", "command"];
+    let mut agent = story.online().await;
+    let (mut points, mut deaths) = (0, 0);
+    for call in CALLS {
+        for n in 1..=nth {
+            // Late ones are around the end of the installer and the begin of the command.
+            let n = n * if tier() > 1 { 1 } else { 4 };
+            let version = format!("1.0.{points}");
+            let package = story.builder.package(&version, &[], &more);
+            let request = story.request(&version, &version, &package).await;
+            let strace = attach(agent.pid(), &format!("{call}:signal=SIGKILL:when={n}")).await.unwrap();
+            story.send(request.to_string()).await;
+            let deadline = Instant::now() + PATIENCE;
+            while agent.is_running().unwrap() && story.ends(&version).is_empty() && Instant::now() < deadline
+            {
+                sleep(Duration::from_millis(20)).await;
+            }
+            points += 1;
+            if !detach(strace, &mut agent, &story.home).await {
+                deaths += 1;
+                agent = story.online().await;
+            }
+            let end = story.end(&version).await;
+            let ran = fs::read_to_string(story.home.path().join("ran")).unwrap_or_default();
+            let ran = ran.lines().any(|line| line == version);
+            assert!(end["state"] != "success" || ran, "{call} {n}: {end:#}");
+            assert_eq!(story.ends(&version).len(), 1, "{call} {n}");
+        }
+    }
+    proof("U1-command", &format!("wanted=no-false-success,one-end points={points} deaths={deaths} false=0"));
+    assert!(deaths > 0, "nothing was ever killed");
 }

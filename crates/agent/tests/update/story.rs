@@ -17,7 +17,7 @@ use testkit::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Home, SOON, wait_status};
+use crate::support::{Home, SOON};
 
 /// The states of which each id has exactly one.
 pub(crate) const FINAL: [&str; 3] = ["success", "failed", "rolled_back"];
@@ -136,12 +136,7 @@ impl Story {
     }
 
     pub(crate) async fn online(&self) -> Process {
-        let agent = self.home.start();
-        wait_status(&self.home, |status| {
-            status["connection"]["state"] == "connected" && status["services"]["update"].is_object()
-        })
-        .await;
-        agent
+        self.home.online().await
     }
 
     pub(crate) async fn send(&self, payload: impl AsRef<[u8]>) {

@@ -40,7 +40,7 @@ const REASON: usize = 1000;
 /// Where an update goes from a state.
 pub(super) enum Next {
     Enter(Stage),
-    /// It goes back to what was, for this reason.
+    /// It goes back to what was, where that can be done, for this reason.
     Restore(String),
     End(State, Option<String>),
 }
@@ -123,9 +123,10 @@ impl Updater {
             // It was tried often enough.
             let why = format!("it was interrupted {} times while {:?}", record.entered - 1, record.stage)
                 .to_lowercase();
-            let switched =
-                matches!(record.stage, Stage::Installing | Stage::Confirming) && record.is_switchable();
-            let next = if switched { Next::Restore(why) } else { Next::End(State::Failed, Some(why)) };
+            let next = match record.stage {
+                Stage::Installing | Stage::Confirming => Next::Restore(why),
+                _ => Next::End(State::Failed, Some(why)),
+            };
             self.go(course, &mut record, next).await;
         } else {
             // Its boot stays: the state has to know whether the machine was restarted since.

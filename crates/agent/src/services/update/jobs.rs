@@ -23,6 +23,9 @@ const INSTALLER: Duration = Duration::from_secs(6 * 3600);
 const OUTPUT: u64 = 16 << 10;
 /// Bytes of output that stand in a reason.
 const SHOWN: usize = 300;
+/// Where a job leaves how it ended, should this process die: the owner's command apart from all else.
+const JOB: &str = "job";
+const OWNERS: &str = "command";
 /// Where programs are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -60,13 +63,11 @@ impl Jobs {
         Self { executor: Executor::new(None), folder, ended: Mutex::default() }
     }
 
-    fn spool(&self) -> PathBuf {
-        self.folder.join("job")
-    }
-
-    /// Waits for what an earlier process has left running, and how that ended: its keeper is ending it, if it had not.
+    /// Waits for what an earlier process has left running: its keeper is ending it, if it had not ended. How the owner's
+    /// command ended; of nothing else that is of interest, and nothing else must be taken for it.
     pub(super) async fn left(&self) -> Option<Result<(), Fault>> {
-        Executor::collect(&self.spool()).await.as_ref().map(result)
+        drop(Executor::collect(&self.folder.join(JOB)).await);
+        Executor::collect(&self.folder.join(OWNERS)).await.as_ref().map(result)
     }
 
     /// What came of the latest job is written down.
@@ -82,7 +83,8 @@ impl Jobs {
         let for_now = |why: String| Refused { why, lasting: false };
         let order = serde_json::to_string(order).map_err(|error| for_now(error.to_string()))?;
         let argv = vec![own_program().to_string_lossy().into_owned(), installer::COMMAND.to_owned(), order];
-        let ended = self.job(argv, BTreeMap::new(), PathBuf::from("/"), INSTALLER).await.map_err(for_now)?;
+        let job = self.job(argv, &BTreeMap::new(), PathBuf::from("/"), INSTALLER);
+        let ended = self.carry_out(job).await.map_err(for_now)?;
         let line = [ended.stdout.head.as_slice(), ended.stdout.tail.as_slice()].concat();
         match serde_json::from_slice(&line) {
             Ok(Report::Error { reason, lasting }) => Err(Refused { why: reason, lasting }),
@@ -102,27 +104,36 @@ impl Jobs {
         cwd: PathBuf,
         timeout: Duration,
     ) -> Result<(), Fault> {
-        let mut whole =
-            BTreeMap::from([("PATH".to_owned(), PATH.to_owned()), ("LANG".to_owned(), "C.UTF-8".to_owned())]);
-        whole.extend(env.clone());
-        let ended = self.job(argv, whole, cwd, timeout).await;
-        let ended = ended.map_err(|why| Fault { code: None, why })?;
+        self.end_of(self.job(argv, env, cwd, timeout)).await
+    }
+
+    /// The same for the owner's command: how it ended is known to the next process, too.
+    ///
+    /// # Errors
+    /// How it failed.
+    pub(super) async fn run_owners(
+        &self,
+        argv: Vec<String>,
+        env: &BTreeMap<String, String>,
+        cwd: PathBuf,
+        timeout: Duration,
+    ) -> Result<(), Fault> {
+        let job = Job { spool: self.folder.join(OWNERS), ..self.job(argv, env, cwd, timeout) };
+        self.end_of(job).await
+    }
+
+    async fn end_of(&self, job: Job) -> Result<(), Fault> {
+        let ended = self.carry_out(job).await.map_err(|why| Fault { code: None, why })?;
         result(&ended)
     }
 
-    async fn job(
-        &self,
-        argv: Vec<String>,
-        env: BTreeMap<String, String>,
-        cwd: PathBuf,
-        timeout: Duration,
-    ) -> Result<Ended, String> {
-        let failed = |error: io::Error| format!("cannot be started: {}", chain(&error));
-        self.release();
-        crate::store::make_folder(&self.folder).map_err(failed)?;
-        let job = Job {
+    fn job(&self, argv: Vec<String>, env: &BTreeMap<String, String>, cwd: PathBuf, timeout: Duration) -> Job {
+        let mut whole =
+            BTreeMap::from([("PATH".to_owned(), PATH.to_owned()), ("LANG".to_owned(), "C.UTF-8".to_owned())]);
+        whole.extend(env.clone());
+        Job {
             argv,
-            env,
+            env: whole,
             cwd,
             run_as: None,
             timeout,
@@ -130,8 +141,14 @@ impl Jobs {
             output_limit: OUTPUT,
             chunk_every: None,
             limits: Limits::default(),
-            spool: self.spool(),
-        };
+            spool: self.folder.join(JOB),
+        }
+    }
+
+    async fn carry_out(&self, job: Job) -> Result<Ended, String> {
+        let failed = |error: io::Error| format!("cannot be started: {}", chain(&error));
+        self.release();
+        crate::store::make_folder(&self.folder).map_err(failed)?;
         let mut running = self.executor.start(&job).map_err(failed)?;
         loop {
             if let Event::Ended(ended) = running.next().await {

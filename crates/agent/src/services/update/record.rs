@@ -94,13 +94,6 @@ impl Record {
     }
 }
 
-impl Record {
-    /// Whether it can be switched to, and back.
-    pub(super) fn is_switchable(&self) -> bool {
-        self.package.as_ref().is_some_and(|package| package.target.is_some())
-    }
-}
-
 /// A version that is there, and what can be done with it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Version {
@@ -291,12 +284,11 @@ impl Files {
 
     /// What is installed; of floors, what either of two files has of them: losing one must open no way back.
     pub(super) async fn inventory(&self) -> Result<Inventory, String> {
-        let mut inventory: Inventory = self.read(SOFTWARE).await?.unwrap_or_default();
-        let floors: Floors = self.read(FLOORS).await?.unwrap_or_default();
-        if inventory.floors.is_empty() && inventory.software.is_empty() {
-            inventory.floors = floors.floors;
+        if let Some(inventory) = self.read(SOFTWARE).await? {
+            return Ok(inventory);
         }
-        Ok(inventory)
+        let Floors { floors } = self.read(FLOORS).await?.unwrap_or_default();
+        Ok(Inventory { floors, ..Inventory::default() })
     }
 
     pub(super) async fn keep_inventory(&self, inventory: &Inventory) -> Result<(), String> {

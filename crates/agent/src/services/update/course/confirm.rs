@@ -34,12 +34,12 @@ impl Updater {
                 tally = self.say(course.id, Report { progress: Some(100), ..report });
             }
             Ok(_) => {}
-            Err(why) => return self.unfit(record, why),
+            Err(why) => return Next::Restore(why),
         }
         if self.config.health.need_connection
             && let Err(why) = self.connected(course, record, tally, by).await
         {
-            return self.unfit(record, why);
+            return Next::Restore(why);
         }
         if let (Some(package), Some(sha256)) = (&record.package, course.sha256()) {
             let mut inventory = self.inventory().await;
@@ -48,16 +48,6 @@ impl Updater {
             info!(id = course.id, name = package.name, version = package.version, "updated");
         }
         Next::End(State::Success, None)
-    }
-
-    fn unfit(&self, record: &Record, why: String) -> Next {
-        match &record.package {
-            Some(_) if record.is_switchable() => Next::Restore(why),
-            _ => {
-                let why = format!("{why}; what update_command has done cannot be taken back here");
-                Next::End(State::Failed, Some(why))
-            }
-        }
     }
 
     /// Both the owner's and the package's own program say so, at the latest then; whether there was any.
@@ -118,17 +108,15 @@ impl Updater {
             if Instant::now() >= last {
                 return Err(format!("the broker was not reached, and there is no network: {why}"));
             }
-            match cut {
-                None => self.tell_cut(course, record, &why),
-                // By the next process, too.
-                Some(since) if since.elapsed() >= NOTE => {
-                    record.without_network += since.elapsed().as_secs();
-                    self.keep(record).await;
-                }
-                Some(_) => {}
-            }
             if cut.is_none_or(|since| since.elapsed() >= NOTE) {
-                cut = Some(Instant::now());
+                match cut.replace(Instant::now()) {
+                    None => self.tell_cut(course, record, &why),
+                    // For the next process, too.
+                    Some(since) => {
+                        record.without_network += since.elapsed().as_secs();
+                        self.keep(record).await;
+                    }
+                }
             }
             by = (Instant::now() + LOOK).min(last);
         }

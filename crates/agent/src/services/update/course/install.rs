@@ -138,12 +138,11 @@ impl Updater {
                 record.attempt -= 1;
                 return Next::End(State::Failed, Some(why));
             }
-            record.boot_id = self.ctx.identity().boot_id().to_owned();
             self.keep(record).await;
             self.tell_state(course, record, State::Installing);
             let env = self.environment(course, record).await;
             let cwd = if package.path.is_dir() { package.path.clone() } else { PathBuf::from("/") };
-            let fault = match self.jobs.run(command.words(), &env, cwd, COMMAND).await {
+            let fault = match self.jobs.run_owners(command.words(), &env, cwd, COMMAND).await {
                 Ok(()) => return Next::Enter(Stage::Confirming),
                 Err(Fault { code: Some(REBOOT), .. }) => return Next::Enter(Stage::Rebooting),
                 Err(fault) => fault,
