@@ -1,6 +1,7 @@
 //! The agent as a whole: load, supervise, drain.
 
 mod connection;
+mod signals;
 
 use std::{
     path::PathBuf,
@@ -11,13 +12,13 @@ use std::{
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
     time::{Instant, timeout, timeout_at},
 };
 use tracing::{error, info, warn};
 
 use connection::{endpoint, fault, settings};
+use signals::Signals;
 
 use crate::{
     action::{Actions, audit::Audit, policy::Policy},
@@ -26,7 +27,7 @@ use crate::{
     control::{self, Control},
     desk::Desk,
     identity::{Identity, machine_id},
-    log,
+    launch, log,
     mqtt::{self, Backoff, Committer, Driver, Mqtt, transport::Dial},
     outbox::{Disk, Folder, Outbox},
     presence::Presence,
@@ -68,40 +69,6 @@ const CLOCK_FILE: &str = "clock.json";
 #[derive(Debug, Serialize, Deserialize)]
 struct Floor {
     time: protocol::Timestamp,
-}
-
-/// Signals, caught from the first moment on.
-struct Signals {
-    stop: Stop,
-    reload: Signal,
-}
-
-/// What asks the process to end.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn catch() -> std::io::Result<Self> {
-        Ok(Self {
-            stop: Stop {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-            },
-            reload: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
-impl Stop {
-    /// Returns when the process is asked to end.
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 /// What exists before anything runs: state, identity, broker handle.
@@ -177,16 +144,26 @@ fn shared(config: &Config, identity: Identity, clock: Clock, state: Store) -> Ar
         began: Instant::now(),
         actions: Actions::new(Policy::new(config.policy.clone()), audit),
         tunnels: Default::default(),
+        handover: Default::default(),
         updates: Default::default(),
         state,
     })
 }
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Why the daemon has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// Another version is to run.
+    Handover,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT, or until another version of it is to run.
 ///
 /// # Errors
 /// [`config::Error`] for a configuration that cannot work; anything else that keeps it from starting.
-pub async fn run(sources: Sources) -> anyhow::Result<()> {
+pub async fn run(sources: Sources) -> anyhow::Result<Ended> {
     sys::give_memory_back();
     let mut signals = Signals::catch().context("catch signals")?;
     let loaded = config::load(&sources, &schemas())?;
@@ -195,7 +172,12 @@ pub async fn run(sources: Sources) -> anyhow::Result<()> {
     let mut agent = Agent::start(sources, loaded, logs)?;
     agent.notifier.ready();
     let ended = agent.live(&mut signals).await;
-    agent.notifier.stopping();
+    if matches!(ended, Ok(Ended::Handover)) {
+        // The service goes on, as another program.
+        agent.notifier.reloading();
+    } else {
+        agent.notifier.stopping();
+    }
     agent.drain().await;
     ended
 }
@@ -231,6 +213,7 @@ impl Agent {
         let control = tokio::spawn(control.serve(desk));
         let (driver, committer) = (tokio::spawn(driver.run()), tokio::spawn(committer.run()));
         tokio::spawn(keep(Arc::clone(&shared)));
+        tokio::spawn(launch::settle(Arc::clone(&shared), mqtt.clone()));
         // Where there is none, nobody has ever asked anything of this device.
         if audit_folder(&config.paths).exists() {
             shared.actions.audit.resume();
@@ -255,10 +238,11 @@ impl Agent {
     }
 
     /// Until it is told to stop, which also cuts a reload short, or cannot go on.
-    async fn live(&mut self, Signals { stop, reload }: &mut Signals) -> anyhow::Result<()> {
+    async fn live(&mut self, Signals { stop, reload }: &mut Signals) -> anyhow::Result<Ended> {
         loop {
             tokio::select! {
-                () = stop.asked() => return Ok(()),
+                () = stop.asked() => return Ok(Ended::Stopped),
+                () = self.shared.handover.notified() => return Ok(Ended::Handover),
                 _ = reload.recv() => {}
                 () = self.supervisor.watch() => continue,
                 // It ends when it is told to, or by a panic. An agent without it would be deaf and dumb for ever.
@@ -266,7 +250,7 @@ impl Agent {
                 _ = &mut self.committer => anyhow::bail!("the outbox has died"),
             }
             tokio::select! {
-                () = stop.asked() => return Ok(()),
+                () = stop.asked() => return Ok(Ended::Stopped),
                 () = self.reload() => {}
             }
         }

@@ -24,7 +24,7 @@ use crate::{
     action::policy::Policy,
     agent,
     config::{self, Loaded, Paths, Section, Sources},
-    control, executor, register, services,
+    control, executor, launch, register, services,
     services::update::installer,
     status,
 };
@@ -188,7 +188,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run(from) => block_on(agent::run(from.sources()))?,
+        Command::Run(from) => return run(&from.sources()),
         Command::Config(ConfigCommand::Check(from)) => check(&from.sources())?,
         Command::Config(ConfigCommand::Show(from)) => show(&from.sources())?,
         Command::Config(ConfigCommand::Schema) => {
@@ -217,6 +217,17 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     let result = runtime.block_on(work);
     runtime.shutdown_background();
     result
+}
+
+/// The daemon, of whichever version is to run.
+fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
+    if let launch::Next::Exit(code) = launch::begin(sources, report)? {
+        return Ok(code);
+    }
+    match block_on(agent::run(sources.clone()))? {
+        agent::Ended::Stopped => Ok(ExitCode::SUCCESS),
+        agent::Ended::Handover => launch::hand_over(sources),
+    }
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

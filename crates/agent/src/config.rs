@@ -259,6 +259,14 @@ pub fn load(sources: &Sources, registry: &[ServiceSchema]) -> Result<Loaded, Err
     }
 }
 
+/// The state folder alone, also of a file that has something wrong elsewhere, or keys of another version.
+pub(crate) fn state_folder(sources: &Sources) -> PathBuf {
+    let root = layers::gather(sources, &mut Report::default());
+    let node = root.as_ref().and_then(|root| root.find(["paths", "state"]));
+    let state = node.and_then(|node| de::parse::<FilePath>(node, "paths.state", &[], &mut Report::default()));
+    state.unwrap_or(Paths::default().state).into()
+}
+
 fn config(root: &Node, registry: &[ServiceSchema], report: &mut Report) -> Option<Config> {
     for (key, entry) in root.map()?.iter().filter(|(key, _)| !SECTIONS.contains(&key.as_str())) {
         report.problem(&entry.key, key, format!("unknown key; {}", suggestion(key, SECTIONS)));

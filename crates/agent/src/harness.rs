@@ -55,6 +55,7 @@ impl Harness {
             began: Instant::now(),
             actions: Actions::new(Policy::new(None), audit),
             tunnels: Default::default(),
+            handover: Default::default(),
             updates: Default::default(),
             state,
         };

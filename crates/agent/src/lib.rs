@@ -19,6 +19,7 @@ pub mod fuzzing;
 mod harness;
 mod http;
 pub mod identity;
+mod launch;
 pub mod log;
 mod mountinfo;
 pub mod mqtt;

@@ -134,6 +134,8 @@ pub struct Shared {
     pub(crate) actions: Actions,
     /// The tunnels that are open.
     pub(crate) tunnels: Tunnels,
+    /// Asks this process to end and make way for another version of the agent.
+    pub(crate) handover: tokio::sync::Notify,
     /// The updates of this process.
     pub(crate) updates: Updates,
     /// The state folder; see [`Context::folder`].

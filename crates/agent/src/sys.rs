@@ -72,6 +72,23 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// The process that the command becomes is killed when the thread that starts it ends. Elsewhere than on Linux it is not.
+pub(crate) fn end_with_parent(command: &mut std::process::Command) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::process::CommandExt as _;
+        let ask = || {
+            // SAFETY: takes numbers.
+            let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        };
+        // SAFETY: between fork and exec only a system call is made; nothing is allocated and no lock is taken.
+        unsafe { command.pre_exec(ask) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    drop(command);
+}
+
 /// Every signal does again what it does by default, and none is blocked: both survive exec, and what the agent ignores
 /// is not for a program of somebody else to ignore.
 pub(crate) fn forget_signals() -> std::io::Result<()> {

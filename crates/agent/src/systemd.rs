@@ -64,7 +64,12 @@ impl Notifier {
         self.send(&format!("STATUS={}", line.replace(['\n', '\r'], " ")));
     }
 
-    fn alive(&self) {
+    /// Another process is the service from now on.
+    pub(crate) fn main(&self, pid: i32) {
+        self.send(&format!("MAINPID={pid}"));
+    }
+
+    pub(crate) fn alive(&self) {
         if self.watchdog.is_some() {
             self.send("WATCHDOG=1");
         }

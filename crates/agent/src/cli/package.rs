@@ -19,7 +19,9 @@ use serde_json::json;
 use super::print;
 use crate::{
     clock::{self, Clock},
-    services::update::package::{Draft, Keys, Manifest, Package as Opened, Trust, Unkept, Writer, sign},
+    services::update::package::{
+        Draft, Keys, Manifest, MetaData, Package as Opened, Trust, Unkept, Writer, sign,
+    },
     status::printable,
 };
 use output::{Output, Progress, Watched};
@@ -70,12 +72,19 @@ pub(super) struct Create {
     /// A device that it is for; may be repeated. Without one it is for any
     #[arg(long, value_name = "ID")]
     hardware_id: Vec<String>,
-    /// `files` become a version's folder below --target, `command` are given to the device's update_command
-    #[arg(long, default_value = "files", value_parser = ["files", "command"])]
+    /// `files` become a version's folder below --target, `command` are given to the device's update_command, `module` to an
+    /// update module of it, `rauc` is a bundle for RAUC, `agent` this program
+    #[arg(long, default_value = "files", value_parser = ["files", "command", "module", "rauc", "agent"])]
     kind: String,
     /// Absolute path, on the device, of the folder for versions; `files` need it
     #[arg(long, value_name = "PATH")]
     target: Option<String>,
+    /// The update module that installs it; `module` needs it
+    #[arg(long, value_name = "NAME")]
+    module: Option<String>,
+    /// A JSON object that the module finds as header/meta-data
+    #[arg(long, value_name = "FILE")]
+    meta_data: Option<PathBuf>,
     /// The oldest version that it may replace
     #[arg(long, value_name = "VERSION")]
     min_version: Option<String>,
@@ -155,6 +164,11 @@ fn open(file: &Path) -> anyhow::Result<BufReader<File>> {
     Ok(BufReader::new(File::open(file).with_context(|| format!("open {}", file.display()))?))
 }
 
+fn meta_data(file: &Path) -> anyhow::Result<MetaData> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no JSON object", file.display()))
+}
+
 impl Create {
     fn run(self) -> anyhow::Result<()> {
         let now = || Timestamp::from_system_time(Clock::new(clock::built(), None).now());
@@ -168,6 +182,8 @@ impl Create {
             created: self.created.unwrap_or_else(now),
             kind: self.kind,
             target: self.target,
+            module: self.module,
+            meta_data: self.meta_data.as_deref().map(meta_data).transpose()?,
             allow_downgrade: self.allow_downgrade,
             scripts: scripts
                 .into_iter()

@@ -115,6 +115,13 @@ impl Dial {
 pub struct Reach(Endpoint);
 
 impl Reach {
+    /// The host and port that a connection begins at; none for a socket of this machine.
+    pub(crate) fn first(&self) -> Option<(String, u16)> {
+        let Endpoint { scheme, host, port, proxy, .. } = &self.0;
+        let first = proxy.as_ref().map_or((host, *port), |proxy| (&proxy.host, proxy.port));
+        (*scheme != Scheme::Unix).then(|| (first.0.clone(), first.1))
+    }
+
     /// Connects, through the proxy if there is one, and says nothing. It has no deadline of its own.
     ///
     /// # Errors
@@ -133,6 +140,13 @@ impl Reach {
             Some(proxy) => proxy::tunnel(Box::new(stream), proxy, host, *port).await.map(drop),
             None => Ok(()),
         }
+    }
+}
+
+impl super::Mqtt {
+    /// The host and port that a connection begins at, if it is one over the network.
+    pub(crate) fn first_hop(&self) -> Option<(String, u16)> {
+        self.reach.as_ref()?.first()
     }
 }
 

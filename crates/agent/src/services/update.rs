@@ -36,6 +36,7 @@ use crate::{
         policy::Verdict,
     },
     http::Url,
+    launch,
     mqtt::{self, Delivery, Inbound, Inbox, Message, Qos},
     outbox::{Tally, apart},
     service::{Context, Invalid, Outgoing, Service},
@@ -107,6 +108,10 @@ impl Service for Update {
         };
         updater.clear_ended().await;
         let (sender, orders) = shared.updates.open();
+        if let Some(order) = updater.forgotten().await {
+            warn!(id = order.id, "an update of the agent has left nothing but its trial");
+            sender.try_send(order).ok();
+        }
         let cancels = shared.actions.cancels(Self::NAME);
         let offers = offers::watch(&config, &ctx, updater.files.clone(), sender);
         let limits = engine::Limits { running: 1, waiting: WAITING };
@@ -293,6 +298,11 @@ impl Updater {
     /// Where entries go that are for the owner's command.
     fn stage(&self) -> PathBuf {
         self.folder.join("stage")
+    }
+
+    /// Where versions of this program lie.
+    fn own(&self) -> PathBuf {
+        self.ctx.shared.state.path().join(launch::FOLDER)
     }
 
     /// The copy of a file of this machine.

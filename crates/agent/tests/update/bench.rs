@@ -86,7 +86,7 @@ impl Bench {
         let bytes = fs::read(file).unwrap();
         json!({ "op": "unpack", "file": file, "sha256": sha256(&bytes), "size": bytes.len(), "version": version,
             "keys": self.key(), "signature": null, "allow_unsigned": false, "hardware_id": "board-2",
-            "stage": self.path("state/stage"), "installed": {} })
+            "stage": self.path("state/stage"), "own": self.path("state/agent"), "installed": {} })
     }
 
     pub(crate) fn switch(&self, version: &str, staged: &Value) -> Value {

@@ -176,7 +176,10 @@ async fn a_machine_that_is_not_restarted_is_told() {
     let end = story.update("u1", "1.0.0", &package).await;
     assert_eq!(
         (&end["state"], &end["error"]),
-        (&"failed".into(), &"the machine was not restarted within 1 s".into())
+        (
+            &"failed".into(),
+            &"the machine was not restarted within 1 s; what update_command has done cannot be taken back here".into()
+        )
     );
 }
 

@@ -21,6 +21,8 @@ mod errors;
 mod hostile;
 mod installer;
 #[cfg(target_os = "linux")]
+mod itself;
+#[cfg(target_os = "linux")]
 mod kills;
 #[cfg(target_os = "linux")]
 mod lives;
@@ -34,3 +36,5 @@ mod refusals;
 #[cfg(target_os = "linux")]
 mod steps;
 mod story;
+#[cfg(target_os = "linux")]
+mod turns;

@@ -12,6 +12,10 @@
 mod confirm;
 mod fetch;
 mod install;
+mod itself;
+mod kinds;
+mod module;
+mod rauc;
 
 use std::{sync::Arc, time::Duration};
 
@@ -71,11 +75,11 @@ impl Updater {
                 Stage::Downloading => self.download(&course, &mut record).await,
                 Stage::Verifying => self.verify(&course, &mut record).await,
                 Stage::Installing => self.install(&mut course, &mut record).await,
-                Stage::Rebooting => self.wait_for_reboot(&course, &record).await,
-                Stage::Confirming => self.confirm(&course, &mut record).await,
-                Stage::Restoring => self.restore(&course, &record).await,
+                Stage::Rebooting => self.wait_for_reboot(&course, &mut record).await,
+                Stage::Confirming => self.confirm(&mut course, &mut record).await,
+                Stage::Restoring => self.restore(&mut course, &mut record).await,
                 Stage::Ended => {
-                    self.tidy(&record).await;
+                    self.tidy(&course, &mut record).await;
                     let unknown = || self.report(State::Failed, &course, &record);
                     return record.ended.clone().unwrap_or_else(unknown);
                 }
@@ -89,6 +93,11 @@ impl Updater {
         let boot_id = self.ctx.identity().boot_id();
         // Whatever an earlier one has left.
         self.clear().await;
+        if let Some(why) = self.has_failed_before(course.id).await {
+            let mut record = Record::new(course.id, Stage::Restoring, boot_id);
+            self.go(course, &mut record, Next::End(State::RolledBack, Some(why))).await;
+            return record;
+        }
         let Asked::Rollback { name } = course.asked else {
             let record = Record::new(course.id, Stage::Downloading, boot_id);
             self.keep(&record).await;
@@ -215,7 +224,8 @@ impl Updater {
     }
 
     /// Removes what is not needed once it is over.
-    async fn tidy(&self, record: &Record) {
+    async fn tidy(&self, course: &Course<'_>, record: &mut Record) {
+        self.cleanup(course, record).await;
         self.clear().await;
         let Some(package @ Unpacked { target: Some(target), previous, .. }) = &record.package else { return };
         let succeeded = record.ended.as_ref().is_some_and(|ended| ended.state == State::Success);

@@ -53,7 +53,7 @@ fn read(order: Option<OsString>) -> Result<Order> {
 
 fn run(order: Order) -> Result<Report> {
     match order {
-        Order::Unpack(order) => return unpack::run(&order).map(Report::Unpacked),
+        Order::Unpack(order) => return unpack::run(&order).map(Box::new).map(Report::Unpacked),
         Order::Switch { target, version, staged } => switch::forth(&target, &version, &staged)?,
         Order::Back { target, version, previous } => switch::back(&target, &version, previous.as_deref())?,
         Order::Clean { target, keep, previous } => switch::clean(&target, keep, previous.as_deref())?,

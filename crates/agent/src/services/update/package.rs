@@ -17,6 +17,7 @@ mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod inflate;
+mod kind;
 mod manifest;
 mod members;
 mod pax;
@@ -32,7 +33,9 @@ pub use claim::{Claim, PlainFile};
 pub(super) use entries::hex;
 pub use error::Error;
 pub use folder::Draft;
-pub use manifest::{Entry, Kind, Manifest, Mode, Scripts};
+pub(super) use kind::AGENT;
+pub use kind::{Kind, MetaData};
+pub use manifest::{Entry, Manifest, Mode, Scripts};
 pub use place::Place;
 pub use read::{Package, Sink, Trust, Unkept, Whole, begins};
 pub use secret::{Password, Sealed, SecretKey};

@@ -3,7 +3,7 @@
 mod argv;
 mod window;
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,10 @@ pub(crate) struct Config {
     pub(super) max_retry_attempts: u32,
     /// What installs a plain file, or a package of the kind `command`: a line for the shell, or a program with its arguments.
     pub(super) update_command: Option<Argv>,
+    /// Where the update modules lie: programs that install packages of the kind `module`.
+    pub(super) modules_path: FilePath,
+    /// What restarts the machine, where an update needs that.
+    pub(super) reboot_command: Argv,
     /// Whose packages are installed: public keys of minisign, or files with some.
     pub(super) trusted_keys: Vec<KeyOrFile>,
     /// Whether a plain file without a signature is given to `update_command`.
@@ -98,6 +102,8 @@ impl Default for Config {
             update_interval: Interval::seconds(3600),
             max_retry_attempts: 5,
             update_command: None,
+            modules_path: PathBuf::from("/usr/share/iot-agent/modules.d").into(),
+            reboot_command: Argv::of(&["shutdown", "-r", "now"]),
             trusted_keys: Vec::new(),
             allow_unsigned: false,
             hardware_id: None,

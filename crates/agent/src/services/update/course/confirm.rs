@@ -23,10 +23,16 @@ const NOTE: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(5);
 
 impl Updater {
-    pub(super) async fn confirm(&self, course: &Course<'_>, record: &mut Record) -> Next {
+    pub(super) async fn confirm(&self, course: &mut Course<'_>, record: &mut Record) -> Next {
+        if let Some(next) = self.arrived(course, record).await {
+            return next;
+        }
         let mut tally = self.tell_state(course, record, State::Confirming);
         let began = Instant::now();
         let by = began + self.config.health.timeout.get();
+        if let Err(why) = self.services_well(course, record, by).await {
+            return Next::Restore(why);
+        }
         match self.healthy(course, record, by).await {
             // What the broker has heard before does not say that it can hear after it.
             Ok(true) if self.config.health.need_connection => {
@@ -40,6 +46,9 @@ impl Updater {
             && let Err(why) = self.connected(course, record, tally, by).await
         {
             return Next::Restore(why);
+        }
+        if let Some(next) = self.commit(course, record).await {
+            return next;
         }
         if let (Some(package), Some(sha256)) = (&record.package, course.sha256()) {
             let mut inventory = self.inventory().await;
@@ -110,7 +119,10 @@ impl Updater {
             }
             if cut.is_none_or(|since| since.elapsed() >= NOTE) {
                 match cut.replace(Instant::now()) {
-                    None => self.tell_cut(course, record, &why),
+                    None => {
+                        self.tell_cut(course, record, &why);
+                        self.note_cut(course, record).await;
+                    }
                     // For the next process, too.
                     Some(since) => {
                         record.without_network += since.elapsed().as_secs();

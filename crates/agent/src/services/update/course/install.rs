@@ -45,12 +45,13 @@ impl Updater {
             allow_unsigned: self.config.allow_unsigned,
             hardware_id: self.config.hardware_id.clone(),
             stage: self.stage(),
+            own: self.own(),
             installed: inventory.installed(),
         });
         match self.jobs.install(&order).await {
             Ok(Report::Unpacked(package)) if package.already => {
                 info!(id = course.id, name = package.name, version = package.version, "installed already");
-                record.package = Some(package);
+                record.package = Some(*package);
                 Next::End(State::Success, None)
             }
             Ok(Report::Unpacked(mut package)) => {
@@ -60,7 +61,7 @@ impl Updater {
                     let known = known.map(|software| link(&software.current.version));
                     package.previous = known.or(package.previous);
                 }
-                record.package = Some(package);
+                record.package = Some(*package);
                 Next::Enter(Stage::Installing)
             }
             Ok(_) => failed("the installer has said nothing of what is in it".to_owned()),
@@ -72,16 +73,15 @@ impl Updater {
         let Some(package) = record.package.clone() else {
             return Next::End(State::Failed, Some("it is not known what is in it".to_owned()));
         };
-        match &package.target {
-            Some(target) => {
-                self.tell_state(course, record, State::Installing);
-                self.switch(course, record, &package, target).await
-            }
-            None => self.command(course, record, &package).await,
-        }
+        self.install_kind(course, record, &package).await
     }
 
-    async fn switch(&self, course: &Course<'_>, record: &Record, package: &Unpacked, target: &Path) -> Next {
+    /// The folder becomes what is in use.
+    pub(super) async fn switch(&self, course: &Course<'_>, record: &Record, package: &Unpacked) -> Next {
+        let Some(target) = package.target.as_deref() else {
+            return Next::End(State::Failed, Some("it is not known where it goes".to_owned()));
+        };
+        self.tell_state(course, record, State::Installing);
         // Once it is switched the staged folder is gone: a later process only finishes.
         if package.path.exists()
             && let Err(fault) = self.script(course, record, &package.scripts.pre_install, &package.path).await
@@ -103,7 +103,7 @@ impl Updater {
     }
 
     /// A program of the package, if there is one.
-    async fn script(
+    pub(super) async fn script(
         &self,
         course: &Course<'_>,
         record: &Record,
@@ -117,7 +117,12 @@ impl Updater {
     }
 
     /// The owner's command, as often as the settings allow.
-    async fn command(&self, course: &mut Course<'_>, record: &mut Record, package: &Unpacked) -> Next {
+    pub(super) async fn command(
+        &self,
+        course: &mut Course<'_>,
+        record: &mut Record,
+        package: &Unpacked,
+    ) -> Next {
         let Some(command) = &self.config.update_command else {
             let why = "update_command is not set: it says what becomes of this kind of update";
             return Next::End(State::Failed, Some(why.to_owned()));
@@ -157,20 +162,32 @@ impl Updater {
         }
     }
 
-    pub(super) async fn wait_for_reboot(&self, course: &Course<'_>, record: &Record) -> Next {
+    pub(super) async fn wait_for_reboot(&self, course: &Course<'_>, record: &mut Record) -> Next {
         if record.boot_id != self.ctx.identity().boot_id() {
             return Next::Enter(Stage::Confirming);
         }
         self.tell_state(course, record, State::Rebooting);
+        if let Err(why) = self.restart_machine(course, record).await {
+            return Next::Restore(why);
+        }
         let timeout = self.config.health.timeout.get();
         // This process ends with the machine.
         sleep_until(Instant::now() + timeout).await;
-        let why = format!("the machine was not restarted within {} s", timeout.as_secs());
-        Next::End(State::Failed, Some(why))
+        Next::Restore(format!("the machine was not restarted within {} s", timeout.as_secs()))
+    }
+
+    /// Has the machine restarted, as the settings say.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(super) async fn reboot(&self) -> Result<(), String> {
+        let words = self.config.reboot_command.words();
+        let run = self.jobs.run(words, &BTreeMap::new(), PathBuf::from("/"), COMMAND).await;
+        run.map_err(|fault| format!("reboot_command {}", fault.why))
     }
 
     /// What was in use before is again.
-    pub(super) async fn restore(&self, course: &Course<'_>, record: &Record) -> Next {
+    pub(super) async fn switch_back(&self, course: &Course<'_>, record: &Record) -> Next {
         let mut why = record.why.clone().unwrap_or_default();
         let Some(Unpacked { target: Some(target), version, previous, name, .. }) = &record.package else {
             let why = format!("{why}; what update_command has done cannot be taken back here");
@@ -228,10 +245,12 @@ impl Updater {
         Ok(Unpacked {
             name: name.clone(),
             version: software.current.version.clone(),
-            kind: Kind::Files,
+            kind: if target == self.own() { Kind::Agent } else { Kind::Files },
             target: software.target.clone(),
             path: PathBuf::new(),
             scripts: software.current.scripts.clone(),
+            module: None,
+            meta_data: None,
             downgrade: false,
             previous: Some(link(&previous.version)),
             already: false,

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use protocol::update::Sha256;
 use serde::{Deserialize, Serialize};
 
+use crate::services::update::package::MetaData;
+
 /// One step of an update.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -61,6 +63,8 @@ pub(crate) struct Unpack {
     pub(crate) hardware_id: Option<String>,
     /// The folder for what is not installed here but given to the owner's command. Made anew.
     pub(crate) stage: PathBuf,
+    /// The folder for versions of this program.
+    pub(crate) own: PathBuf,
     /// What is on this device, by name.
     pub(crate) installed: BTreeMap<String, Installed>,
 }
@@ -83,7 +87,7 @@ pub(crate) struct Installed {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
     /// The file is what it should be, and lies ready.
-    Unpacked(Unpacked),
+    Unpacked(Box<Unpacked>),
     /// It is done.
     Done,
     /// It could not be done; what was in use still is.
@@ -106,6 +110,12 @@ pub(crate) enum Kind {
     Command,
     /// A plain file for the owner's command.
     Plain,
+    /// A package for an update module.
+    Module,
+    /// A bundle for RAUC.
+    Rauc,
+    /// This program.
+    Agent,
 }
 
 /// Programs of a package, by their paths below its folder.
@@ -134,6 +144,12 @@ pub(crate) struct Unpacked {
     pub(crate) path: PathBuf,
     /// Its programs.
     pub(crate) scripts: Scripts,
+    /// The update module that installs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) module: Option<String>,
+    /// What that is told besides the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) meta_data: Option<MetaData>,
     /// It is older than this device would go, and its signer allows that.
     pub(crate) downgrade: bool,
     /// What `current` leads to now, as the link has it.

@@ -61,10 +61,19 @@ fn packed(order: &Unpack, source: &Source<'_>, keys: &Keys) -> Result<Unpacked> 
     };
     let verdict = judge(&offer, &order.version, order.sha256, &order.installed)?;
     let scripts = scripts(manifest);
+    let (module, meta_data) = (manifest.module().map(str::to_owned), manifest.meta_data().cloned());
     let (name, version) = (name.to_owned(), version.to_string());
     let place = match manifest.kind() {
-        package::Kind::Files => files(order, source, package, verdict.already)?,
-        package::Kind::Command => command(order, source, package, verdict.already)?,
+        package::Kind::Files => {
+            let target = PathBuf::from(manifest.target().unwrap_or_default());
+            files(order, source, package, (Kind::Files, target), verdict.already)?
+        }
+        package::Kind::Agent => {
+            files(order, source, package, (Kind::Agent, order.own.clone()), verdict.already)?
+        }
+        package::Kind::Command => staged(order, source, package, Kind::Command, verdict.already)?,
+        package::Kind::Module => staged(order, source, package, Kind::Module, verdict.already)?,
+        package::Kind::Rauc => staged(order, source, package, Kind::Rauc, verdict.already)?,
     };
     let Placed { kind, target, path, previous, already } = place;
     Ok(Unpacked {
@@ -74,6 +83,8 @@ fn packed(order: &Unpack, source: &Source<'_>, keys: &Keys) -> Result<Unpacked> 
         target,
         path,
         scripts,
+        module,
+        meta_data,
         downgrade: verdict.downgrade,
         previous,
         already,
@@ -89,8 +100,13 @@ struct Placed {
     already: bool,
 }
 
-fn files(order: &Unpack, source: &Source<'_>, package: Opened<'_>, recorded: bool) -> Result<Placed> {
-    let path = PathBuf::from(package.manifest().target().unwrap_or_default());
+fn files(
+    order: &Unpack,
+    source: &Source<'_>,
+    package: Opened<'_>,
+    (kind, path): (Kind, PathBuf),
+    recorded: bool,
+) -> Result<Placed> {
     let version = package.manifest().version().to_string();
     let target = Target::make(&path)?;
     // A link that leads nowhere is no version to go back to.
@@ -110,7 +126,7 @@ fn files(order: &Unpack, source: &Source<'_>, package: Opened<'_>, recorded: boo
     }
     let in_use = target.in_use(&version)?;
     let placed = |folder: &str, previous| Placed {
-        kind: Kind::Files,
+        kind,
         path: target.version_path(folder),
         target: Some(path.clone()),
         previous,
@@ -143,9 +159,15 @@ fn not_below_what_is_in_use(manifest: &Manifest, current: Option<&str>) -> Resul
     }
 }
 
-fn command(order: &Unpack, source: &Source<'_>, package: Opened<'_>, already: bool) -> Result<Placed> {
-    let placed =
-        Placed { kind: Kind::Command, target: None, path: order.stage.clone(), previous: None, already };
+/// What is not installed here but given to somebody who does so.
+fn staged(
+    order: &Unpack,
+    source: &Source<'_>,
+    package: Opened<'_>,
+    kind: Kind,
+    already: bool,
+) -> Result<Placed> {
+    let placed = Placed { kind, target: None, path: order.stage.clone(), previous: None, already };
     if already {
         source.check(package.payload(&mut Unkept)?)?;
         return Ok(placed);
@@ -242,6 +264,8 @@ fn as_plain(Said { name, version, .. }: Said, verdict: &Verdict, path: PathBuf) 
         target: None,
         path,
         scripts: Scripts::default(),
+        module: None,
+        meta_data: None,
         downgrade: verdict.downgrade,
         previous: None,
         already: verdict.already,

@@ -59,7 +59,7 @@ impl Claim {
             Some(_) => return Err(Error::Comment("has a downgrade= that is not downgrade=allow".to_owned())),
         };
         Ok(Self {
-            name: name(required("name")?.to_owned())?,
+            name: name("name", required("name")?.to_owned())?,
             version: version("version", required("version")?.to_owned())?,
             hardware_ids: hardware_ids(ids)?,
             sha256: entries::digest(required("sha256")?).ok_or_else(no_digest)?,

@@ -150,7 +150,7 @@ pub enum Error {
     #[error("the manifest has schema {0}, and this agent knows schema 1: update the agent first")]
     Schema(u64),
     /// A kind that this agent does not know.
-    #[error("the package is of kind {0:?}, and this agent knows files and command")]
+    #[error("the package is of kind {0:?}, and this agent knows files, command, module, rauc and agent")]
     Kind(String),
     /// A value that must not stand where it stands.
     #[error("the manifest's {field} {value:?} {why}")]
@@ -162,9 +162,14 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A package of files does not say where they go.
-    #[error("the manifest is of kind files and has no target")]
-    NoTarget,
+    /// Something that this kind needs, or cannot have.
+    #[error("the manifest is of kind {kind} and {what}")]
+    KindLacks {
+        /// Which kind.
+        kind: &'static str,
+        /// What is the matter.
+        what: &'static str,
+    },
     /// An entry's path could lead out of the folder, or cannot be a file's.
     #[error("the entry {path:?} {why}")]
     EntryPath {

@@ -11,7 +11,7 @@ use protocol::Timestamp;
 use ring::digest::{Context, SHA256};
 use serde::Serialize;
 
-use super::{Entry, Error, MAX_MANIFEST, Manifest, Mode, Place, Result, Sink, inflate::digest};
+use super::{Entry, Error, MAX_MANIFEST, Manifest, MetaData, Mode, Place, Result, Sink, inflate::digest};
 
 /// What a package is to be, besides its files. The text of each field is held against the rules when the manifest is made.
 #[derive(Debug, Clone, Serialize)]
@@ -26,10 +26,14 @@ pub struct Draft {
     pub min_version: Option<String>,
     /// When it was made.
     pub created: Timestamp,
-    /// `files` or `command`.
+    /// `files`, `command`, `module`, `rauc` or `agent`.
     pub kind: String,
     /// Where the folder for its versions is, for `files`.
     pub target: Option<String>,
+    /// What installs it, for `module`.
+    pub module: Option<String>,
+    /// What that is told besides the files.
+    pub meta_data: Option<MetaData>,
     /// Whether it may be older than what it replaces.
     pub allow_downgrade: bool,
     /// The scripts: pre_install, post_install, health, each the path of an entry.

@@ -6,7 +6,7 @@ use protocol::Timestamp;
 use semver::Version;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Error, Place, Result, entries};
+use super::{Error, Kind, Place, Result, entries, kind::MetaData};
 
 /// The format that this agent reads and writes.
 const SCHEMA: u64 = 1;
@@ -30,22 +30,16 @@ pub struct Manifest {
     pub(super) kind: Kind,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) module: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) meta_data: Option<MetaData>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) allow_downgrade: bool,
     /// In the order of their paths.
     pub(super) entries: Vec<Entry>,
     #[serde(skip_serializing_if = "Scripts::is_empty")]
     pub(super) scripts: Scripts,
-}
-
-/// What is done with the entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// They become the folder of a version below the target.
-    Files,
-    /// They are given to the device's own `update_command`.
-    Command,
 }
 
 /// One file of the package.
@@ -90,6 +84,8 @@ struct Raw<'a> {
     created: Timestamp,
     kind: String,
     target: Option<String>,
+    module: Option<String>,
+    meta_data: Option<MetaData>,
     allow_downgrade: Option<bool>,
     #[serde(borrow)]
     entries: Vec<RawEntry<'a>>,
@@ -132,28 +128,24 @@ impl Manifest {
     }
 
     fn check(raw: Raw<'_>) -> Result<Self> {
-        let kind = match raw.kind.as_str() {
-            "files" => Kind::Files,
-            "command" => Kind::Command,
-            _ => return Err(Error::Kind(raw.kind)),
-        };
+        let kind = Kind::parse(raw.kind)?;
         let entries = entries::check(raw.entries)?;
         let manifest = Self {
             schema: SCHEMA,
-            name: name(raw.name)?,
+            name: name("name", raw.name)?,
             version: version("version", raw.version)?,
             hardware_ids: hardware_ids(raw.hardware_ids)?,
             min_version: raw.min_version.map(|text| version("min_version", text)).transpose()?,
             created: raw.created,
             kind,
             target: raw.target.map(target).transpose()?,
+            module: raw.module.map(|module| name("module", module)).transpose()?,
+            meta_data: raw.meta_data,
             allow_downgrade: raw.allow_downgrade.unwrap_or(false),
             scripts: entries::scripts(raw.scripts.unwrap_or_default(), &entries)?,
             entries,
         };
-        if manifest.kind == Kind::Files && manifest.target.is_none() {
-            return Err(Error::NoTarget);
-        }
+        kind.check(&manifest)?;
         Ok(manifest)
     }
 
@@ -192,6 +184,16 @@ impl Manifest {
         self.target.as_deref()
     }
 
+    /// The executable that installs it; there is one for [`Kind::Module`].
+    pub fn module(&self) -> Option<&str> {
+        self.module.as_deref()
+    }
+
+    /// What that is told, besides the files.
+    pub fn meta_data(&self) -> Option<&MetaData> {
+        self.meta_data.as_ref()
+    }
+
     /// Whether it may be older than what it replaces.
     pub fn allow_downgrade(&self) -> bool {
         self.allow_downgrade
@@ -228,16 +230,6 @@ impl Manifest {
         let mut bytes = serde_json::to_vec_pretty(self).map_err(Error::Manifest)?;
         bytes.push(b'\n');
         Ok(bytes)
-    }
-}
-
-impl Kind {
-    /// As the manifest has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Files => "files",
-            Self::Command => "command",
-        }
     }
 }
 
@@ -318,14 +310,14 @@ pub(super) fn fits(wanted: &[String], device: Option<&str>) -> Result<()> {
     }
 }
 
-pub(super) fn name(value: String) -> Result<String> {
+pub(super) fn name(field: &'static str, value: String) -> Result<String> {
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
     let begins = value.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     if begins && value.len() <= MAX_WORD && value.bytes().all(sound) {
         return Ok(value);
     }
     let why = "is not 1 to 128 letters, digits and ._+-, with a letter or digit first";
-    Err(Error::Field { field: "name", value, why })
+    Err(Error::Field { field, value, why })
 }
 
 pub(super) fn version(field: &'static str, value: String) -> Result<Version> {

@@ -19,6 +19,11 @@ pub(in super::super) enum Argv {
 }
 
 impl Argv {
+    /// A program and its arguments.
+    pub(in super::super) fn of(words: &[&str]) -> Self {
+        Self::Words(words.iter().map(|word| (*word).to_owned()).collect())
+    }
+
     /// The program and its arguments.
     pub(in super::super) fn words(&self) -> Vec<String> {
         match self {
