@@ -6,6 +6,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 LIBDIR  ?= $(PREFIX)/lib
 SYSCONFDIR ?= /etc
 INSTALL ?= install
+AGENT   ?= target/release/iot-agent
 
 .PHONY: help
 help: ## List the commands
@@ -43,11 +44,15 @@ build: ## The release binaries, in target/release/
 	cargo build --release --locked --package iot-agent
 	cargo build --release --locked --package iot-hub
 
+.PHONY: dist
+dist: ## Packages for x86-64, arm64 and armv7, in dist/; see docs/releasing.md
+	@exec scripts/dist $(TARGETS)
+
 # Does not build, so that root need not run cargo: `make build && sudo make install`.
 .PHONY: install
 install: ## Install the agent built by `make build` (PREFIX, DESTDIR)
-	@test -x target/release/iot-agent || { echo "run 'make build' first" >&2; exit 1; }
-	$(INSTALL) -D -m 0755 target/release/iot-agent $(DESTDIR)$(BINDIR)/iot-agent
+	@test -x $(AGENT) || { echo "run 'make build' first" >&2; exit 1; }
+	$(INSTALL) -D -m 0755 $(AGENT) $(DESTDIR)$(BINDIR)/iot-agent
 	$(INSTALL) -d $(DESTDIR)$(UNITDIR)
 	sed 's|/usr/bin/iot-agent|$(BINDIR)/iot-agent|' packaging/systemd/iot-agent.service > $(DESTDIR)$(UNITDIR)/iot-agent.service
 	chmod 0644 $(DESTDIR)$(UNITDIR)/iot-agent.service

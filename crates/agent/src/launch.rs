@@ -10,7 +10,7 @@
 //! `iot-agent run` is the launcher first, whichever version it is. What it needs to know is in two small files and a
 //! link in `<state>/agent`. A version on trial runs beside it, as its child, and ends with it; only when that has proved
 //! itself is the service manager told that it is the main process now. Without a service manager that can be told, the
-//! launcher stays, and passes signals on. Decision 17.
+//! launcher stays, and passes signals on. Decision 16.
 
 mod starts;
 mod trial;

@@ -6,6 +6,8 @@
 mod action;
 pub mod agent;
 pub mod board;
+#[cfg(all(feature = "dbus", target_os = "linux"))]
+mod bus;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -117,7 +117,11 @@ impl Bus {
         self.mock(&["--system", "--is-object-manager", name, path, name], name).await
     }
 
-    async fn mock(&mut self, arguments: &[&str], name: &str) -> anyhow::Result<()> {
+    /// Whatever python-dbusmock is to play with these arguments, once it has this name.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn mock(&mut self, arguments: &[&str], name: &str) -> anyhow::Result<()> {
         let mut command = Command::new("/usr/bin/python3");
         command.args(["-m", "dbusmock"]).args(arguments);
         command.env("DBUS_SYSTEM_BUS_ADDRESS", self.address());

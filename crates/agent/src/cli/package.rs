@@ -7,20 +7,21 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs::{self, File},
-    io::{BufReader, BufWriter},
+    io::{BufReader, BufWriter, Read as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use protocol::Timestamp;
+use ring::digest::{Context, SHA256};
 use serde_json::json;
 
 use super::print;
 use crate::{
     clock::{self, Clock},
     services::update::package::{
-        Draft, Keys, Manifest, MetaData, Package as Opened, Trust, Unkept, Writer, sign,
+        Draft, Keys, Manifest, MetaData, Package as Opened, Patches, Trust, Unkept, Writer, sign,
     },
     status::printable,
 };
@@ -85,6 +86,16 @@ pub(super) struct Create {
     /// A JSON object that the module finds as header/meta-data
     #[arg(long, value_name = "FILE")]
     meta_data: Option<PathBuf>,
+    /// Pack patches against the files of an earlier version, the folder that it was made from, wherever they are smaller; a
+    /// device that has another version fetches the whole package from --full-url
+    #[arg(long, value_name = "FOLDER")]
+    delta_from: Option<PathBuf>,
+    /// Where the same version lies as a package without patches
+    #[arg(long, value_name = "URL", requires = "delta_from")]
+    full_url: Option<String>,
+    /// That package, signed, if it is at hand: its size and SHA-256 are noted
+    #[arg(long, value_name = "FILE", requires = "full_url")]
+    full: Option<PathBuf>,
     /// The oldest version that it may replace
     #[arg(long, value_name = "VERSION")]
     min_version: Option<String>,
@@ -169,11 +180,28 @@ fn meta_data(file: &Path) -> anyhow::Result<MetaData> {
     serde_json::from_str(&text).with_context(|| format!("{} is no JSON object", file.display()))
 }
 
+/// The size and the SHA-256 of a file.
+fn digest(file: &Path) -> anyhow::Result<(u64, String)> {
+    let (mut hash, mut size, mut chunk) = (Context::new(&SHA256), 0, vec![0; 64 << 10]);
+    let mut source = open(file)?;
+    loop {
+        let count = source.read(&mut chunk).with_context(|| format!("read {}", file.display()))?;
+        if count == 0 {
+            let digest = hash.finish();
+            let text = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            return Ok((size, text));
+        }
+        hash.update(&chunk[..count]);
+        size += count as u64;
+    }
+}
+
 impl Create {
     fn run(self) -> anyhow::Result<()> {
         let now = || Timestamp::from_system_time(Clock::new(clock::built(), None).now());
         let scripts =
             [("pre_install", self.pre_install), ("post_install", self.post_install), ("health", self.health)];
+        let full = self.full.as_deref().map(digest).transpose()?;
         let draft = Draft {
             name: self.name,
             version: self.version,
@@ -184,23 +212,34 @@ impl Create {
             target: self.target,
             module: self.module,
             meta_data: self.meta_data.as_deref().map(meta_data).transpose()?,
+            full_url: self.full_url,
+            full_size: full.as_ref().map(|(size, _)| *size),
+            full_sha256: full.map(|(_, sha256)| sha256),
             allow_downgrade: self.allow_downgrade,
             scripts: scripts
                 .into_iter()
                 .filter_map(|(name, path)| Some((name, path?)))
                 .collect::<BTreeMap<_, _>>(),
         };
-        let manifest = draft.manifest(&self.folder)?;
+        let mut manifest = draft.manifest(&self.folder)?;
+        let patches = match &self.delta_from {
+            Some(old) => Patches::make(&mut manifest, &self.folder, old, self.level.level)?,
+            None => Patches::default(),
+        };
         let mut output = Output::new(&self.output)?;
         let mut progress = Progress::new("packed", manifest.size());
         let writer = Writer::new(output.writer()?, self.level.level, &manifest.to_bytes()?, None)?;
         let mut sink = Watched { sink: writer, told: |bytes| progress.add(bytes) };
-        Draft::pack(&manifest, &self.folder, &mut sink)?;
+        Draft::pack(&manifest, &self.folder, &patches, &mut sink)?;
         sink.sink.finish()?;
         output.keep()?;
         progress.done();
         let count = manifest.entries().len();
-        print(&format!("{}: {count} files, not signed yet\n", self.output.display()))
+        let what = match patches.count() {
+            0 => String::new(),
+            patches => format!(", {patches} of them as patches"),
+        };
+        print(&format!("{}: {count} files{what}, not signed yet\n", self.output.display()))
     }
 }
 
@@ -300,6 +339,13 @@ impl Verify {
         package.payload(&mut Watched { sink: Unkept, told: |bytes| progress.add(bytes) })?;
         progress.done();
         let by = signed.map(|signed| format!(", signed with key {}", signed.key)).unwrap_or_default();
-        print(&format!("{}: {} {} is whole{by}\n", self.file.display(), manifest.name(), manifest.version()))
+        // What they make only a device with the earlier version can tell.
+        let but = if manifest.is_delta() { ", but for its patches, which were not applied" } else { "" };
+        print(&format!(
+            "{}: {} {} is whole{but}{by}\n",
+            self.file.display(),
+            manifest.name(),
+            manifest.version()
+        ))
     }
 }

@@ -13,14 +13,14 @@ use clap::{Args, Subcommand};
 use protocol::update::{Sha256, State, Wanted};
 use ring::digest::{Context, SHA256};
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{From, block_on, daemon, print};
 use crate::{
     agent, control,
     service::Service,
     services::update::{
-        self, History, Listed, Past,
+        self, History, Listed, Past, Slot,
         package::{Claim, Package, Trust},
     },
     status::{printable, update_line},
@@ -30,6 +30,8 @@ use crate::{
 const SERVICE: &str = <update::Update as Service>::NAME;
 /// How often the daemon is asked how far it is.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long RAUC may take to tell of its slots.
+const RAUC: Duration = Duration::from_secs(2);
 /// How many are listed where nothing is said.
 const LIMIT: usize = 20;
 
@@ -100,6 +102,7 @@ impl Update {
                     false => format!("{}\n", update_line(listed)),
                 };
                 print(&lines.iter().map(line).collect::<String>())?;
+                print(&slots(json))?;
                 Ok(ExitCode::SUCCESS)
             }
             Self::History { limit, json, from } => history(limit, json, from).map(|()| ExitCode::SUCCESS),
@@ -110,6 +113,20 @@ impl Update {
             }
         }
     }
+}
+
+/// The slots of RAUC, a line each; nothing where there is none, or it does not answer.
+fn slots(json: bool) -> String {
+    let asked = block_on(async { Ok(timeout(RAUC, update::slots()).await) });
+    let Ok(Ok(Ok(slots))) = asked else { return String::new() };
+    let line = |slot: &Slot| match json {
+        true => format!("{}\n", json!({"slot": slot.slot, "status": slot.facts})),
+        false => {
+            let facts = slot.facts.iter().map(|(name, fact)| format!("{name} {}", printable(fact)));
+            format!("slot {}: {}\n", printable(&slot.slot), facts.collect::<Vec<_>>().join(", "))
+        }
+    };
+    slots.iter().map(line).collect()
 }
 
 impl Install {

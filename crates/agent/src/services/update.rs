@@ -12,6 +12,11 @@ mod jobs;
 mod offers;
 mod outcome;
 pub mod package;
+#[cfg(all(feature = "dbus", target_os = "linux"))]
+mod rauc;
+#[cfg(not(all(feature = "dbus", target_os = "linux")))]
+#[path = "update/rauc_absent.rs"]
+mod rauc;
 mod record;
 mod settings;
 #[cfg(test)]
@@ -45,6 +50,7 @@ pub(crate) use board::{Listed, Updates};
 use download::Download;
 use jobs::Jobs;
 use outcome::Outcome;
+pub(crate) use rauc::{Slot, slots};
 use record::{Files, Stage};
 pub(crate) use record::{History, Past};
 pub(crate) use settings::Config;

@@ -35,7 +35,7 @@ fn a_sound_one_is_read_and_written() {
     // What a newer backend says besides.
     parse(&changed("/channel", json!({"beta": [1, 2, {"x": null}]}))).unwrap();
     let mut more = manifest();
-    more["entries"][0]["base"] = json!("x");
+    more["entries"][0]["origin"] = json!("x");
     more["scripts"]["later"] = json!("not looked at");
     more["min_version"] = json!("1.0.0-rc.1+build");
     assert_eq!(parse(&more).unwrap().min_version().unwrap().to_string(), "1.0.0-rc.1+build");
@@ -44,6 +44,29 @@ fn a_sound_one_is_read_and_written() {
     let mut bare = changed("/entries", json!([]));
     bare.as_object_mut().unwrap().remove("scripts");
     parse(&bare).unwrap();
+}
+
+#[test]
+fn patches_name_what_they_are_for() {
+    let mut delta = manifest();
+    delta["entries"][0]["base"] = delta["entries"][1]["sha256"].clone();
+    delta["full_url"] = json!("https://a.example/b");
+    let read = parse(&delta).unwrap();
+    assert!(read.is_delta());
+    assert_eq!(serde_json::from_slice::<Value>(&read.to_bytes().unwrap()).unwrap(), delta);
+    for (key, value, why) in [
+        ("full_url", "http://a.example/b", "full_url"),
+        ("full_url", "b", "full_url"),
+        ("full_sha256", "x", "full_sha256"),
+        ("kind", "command", "which only files and agent can have"),
+    ] {
+        let mut bad = delta.clone();
+        bad[key] = json!(value);
+        let said = parse(&bad).unwrap_err().to_string();
+        assert!(said.contains(why), "{key} {value}: {said}");
+    }
+    delta["entries"][0]["base"] = json!("x");
+    assert!(parse(&delta).unwrap_err().to_string().contains("has a base that is not 64"));
 }
 
 #[test]

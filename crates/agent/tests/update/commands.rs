@@ -113,7 +113,22 @@ async fn a_command_that_is_cut_off_is_run_again_and_one_that_ended_is_not() {
 
 /// The daemon on a machine that was restarted, as far as it can see.
 async fn after_a_reboot(story: &Story) -> testkit::Process {
-    let boot_id = story.home.file("boot_id", "11111111-2222-4333-8444-555555555555\n", 0o644);
+    after_reboots(story, 1).await
+}
+
+/// After so many.
+pub(crate) async fn after_reboots(story: &Story, times: usize) -> testkit::Process {
+    after_reboots_with(story, times, &[]).await
+}
+
+/// And with more in its environment.
+pub(crate) async fn after_reboots_with(
+    story: &Story,
+    times: usize,
+    env: &[(&str, &str)],
+) -> testkit::Process {
+    let boot_id = format!("{}1111111-2222-4333-8444-555555555555\n", times);
+    let boot_id = story.home.file(&format!("boot_id-{times}"), &boot_id, 0o644);
     let start = format!(
         "mount --bind {} /proc/sys/kernel/random/boot_id && exec {} run --config {}",
         boot_id.display(),
@@ -121,7 +136,7 @@ async fn after_a_reboot(story: &Story) -> testkit::Process {
         story.home.write().display()
     );
     let mut command = std::process::Command::new("unshare");
-    command.args(["-m", "sh", "-c", &start]);
+    command.args(["-m", "sh", "-c", &start]).envs(env.iter().copied());
     let agent = testkit::Process::run(command.into()).unwrap();
     wait_status(&story.home, |status| status["connection"]["state"] == "connected").await;
     agent

@@ -14,6 +14,7 @@ mod bench;
 mod commands;
 #[cfg(target_os = "linux")]
 mod cuts;
+mod delta;
 #[cfg(target_os = "linux")]
 mod download;
 #[cfg(target_os = "linux")]
@@ -27,11 +28,14 @@ mod kills;
 #[cfg(target_os = "linux")]
 mod lives;
 mod local;
+mod modules;
 mod offers;
 #[cfg(target_os = "linux")]
 mod power;
 mod proof;
 mod proving;
+#[cfg(target_os = "linux")]
+mod rauc;
 mod refusals;
 #[cfg(target_os = "linux")]
 mod steps;

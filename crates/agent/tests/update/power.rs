@@ -29,13 +29,13 @@ fn prove_u2_the_power_cut_at_any_moment_leaves_one_version_and_one_end() {
 }
 
 /// The device's folder, on a disk whose power can be cut.
-struct Device<'a> {
+pub(crate) struct Device<'a> {
     home: &'a Path,
     disk: PowerCut,
 }
 
 impl<'a> Device<'a> {
-    fn new(home: &'a Path) -> Self {
+    pub(crate) fn new(home: &'a Path) -> Self {
         let device = Self { home, disk: PowerCut::new(192).unwrap() };
         let files = home.join(".");
         run(Command::new("cp").arg("-a").arg(files).arg(device.disk.path())).unwrap();
@@ -49,7 +49,7 @@ impl<'a> Device<'a> {
     }
 
     /// No power for the disk, nor for the agent: it has no time to say what it sees of that.
-    async fn cut(&self, agent: &mut Process) {
+    pub(crate) async fn cut(&self, agent: &mut Process) {
         agent.signal(Signal::STOP).unwrap();
         self.disk.cut().unwrap();
         agent.kill().await.unwrap();

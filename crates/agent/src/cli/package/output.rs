@@ -114,6 +114,10 @@ impl<S: Sink, F: FnMut(u64)> Sink for Watched<S, F> {
         self.sink.begin(entry)
     }
 
+    fn begin_patch(&mut self, entry: &Entry, size: u64) -> Result<()> {
+        self.sink.begin_patch(entry, size)
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         (self.told)(bytes.len() as u64);
         self.sink.write(bytes)

@@ -1,8 +1,6 @@
 //! The networks around: access points of Wi-Fi from NetworkManager, and cells from ModemManager, over D-Bus.
 
 #[cfg(all(feature = "dbus", target_os = "linux"))]
-mod bus;
-#[cfg(all(feature = "dbus", target_os = "linux"))]
 mod cells;
 #[cfg(all(feature = "dbus", target_os = "linux"))]
 mod wifi;
@@ -87,6 +85,7 @@ impl Ears {
 
 #[cfg(all(feature = "dbus", target_os = "linux"))]
 async fn listen() -> Heard {
+    use crate::bus;
     let bus = match bus::Bus::open().await {
         Ok(bus) => bus,
         Err(error) => {

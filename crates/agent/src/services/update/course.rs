@@ -17,7 +17,9 @@ mod kinds;
 mod module;
 mod rauc;
 
-use std::{sync::Arc, time::Duration};
+pub(super) use rauc::Slots;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use protocol::update::{Report, Sha256, State, Wanted};
 use tokio::time::sleep;
@@ -31,6 +33,8 @@ use super::{
 };
 
 use crate::outbox::Tally;
+pub(super) use module::Progress;
+use module::Verb;
 
 /// How soon what could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -55,6 +59,8 @@ pub(super) struct Course<'a> {
     pub(super) asked: &'a Asked,
     /// How ended what an earlier process had running.
     pub(super) left: Option<Result<(), Fault>>,
+    /// The same of an update module.
+    pub(super) verbs: BTreeMap<Verb, Result<String, Fault>>,
     /// An earlier process was at it.
     pub(super) resumed: bool,
 }
@@ -62,7 +68,8 @@ pub(super) struct Course<'a> {
 impl Updater {
     /// Takes an update to its end, from wherever it is.
     pub(super) async fn carry(&self, id: &str, asked: &Asked) -> Report {
-        let mut course = Course { id, asked, left: self.jobs.left().await, resumed: false };
+        let (left, verbs) = (self.jobs.left().await, self.left_verbs().await);
+        let mut course = Course { id, asked, left, verbs, resumed: false };
         let mut record = match self.insist(|| self.files.record()).await {
             Some(record) if record.id == id => {
                 course.resumed = true;
@@ -133,7 +140,7 @@ impl Updater {
             let why = format!("it was interrupted {} times while {:?}", record.entered - 1, record.stage)
                 .to_lowercase();
             let next = match record.stage {
-                Stage::Installing | Stage::Confirming => Next::Restore(why),
+                Stage::Installing | Stage::Rebooting | Stage::Confirming => Next::Restore(why),
                 _ => Next::End(State::Failed, Some(why)),
             };
             self.go(course, &mut record, next).await;

@@ -18,6 +18,7 @@ use std::{
 };
 
 use hyper::{StatusCode, body::Bytes};
+use ring::digest::{SHA256, digest};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
@@ -32,6 +33,7 @@ use self::{
     pace::{Flow, Pace},
     partial::{Kind, Partial},
 };
+use super::installer::Full;
 use crate::{
     clock::Clock,
     http::{Client, Response, Url},
@@ -51,8 +53,8 @@ pub(super) struct Wanted {
     pub(super) url: String,
     /// Its length, in bytes.
     pub(super) size: u64,
-    /// Its hash.
-    pub(super) sha256: [u8; 32],
+    /// Its hash; none where a signature within has to do.
+    pub(super) sha256: Option<[u8; 32]>,
 }
 
 /// How it is fetched.
@@ -103,6 +105,25 @@ impl Download {
             .map_err(|why| Error::new(why, held.0.map_or(0, |partial| partial.length().saturating_sub(most))))
     }
 
+    /// What is to be fetched in place of a package with patches. Where nobody has said how long it is, its server does.
+    ///
+    /// # Errors
+    /// It cannot be asked, or does not know.
+    pub(super) async fn whole(&self, full: &Full) -> Result<Wanted, Error> {
+        let sha256 = full.sha256.map(|sha256| sha256.0);
+        let mut wanted = Wanted { url: full.url.clone(), size: full.size.unwrap_or(0), sha256 };
+        if full.size.is_none() {
+            let client = self.client(&wanted)?;
+            let response = get(&self.way, &client, None).await?;
+            if response.status() != StatusCode::OK {
+                return Err(Why::status(&response).into());
+            }
+            let length = response.header("content-length").and_then(|length| length.parse().ok());
+            wanted.size = length.ok_or_else(|| Why::NoLength { host: response.host().to_owned() })?;
+        }
+        Ok(wanted)
+    }
+
     /// Where the file is, once it is whole.
     pub(super) fn file(&self) -> PathBuf {
         partial::path(&self.folder)
@@ -134,7 +155,9 @@ impl Download {
     /// What is there of it by now, once no earlier try has it any more.
     async fn open(&self, wanted: &Wanted) -> Result<Partial, Why> {
         let by = Instant::now() + LEAVE;
-        let kind = Kind { size: wanted.size, sha256: wanted.sha256 };
+        // Without a hash it is known by where it comes from.
+        let by_url = || digest(&SHA256, wanted.url.as_bytes()).as_ref().try_into().unwrap_or_default();
+        let kind = Kind { size: wanted.size, sha256: wanted.sha256.unwrap_or_else(by_url) };
         loop {
             let (folder, gone) = (self.folder.clone(), CancellationToken::new());
             // Reading what is there may take minutes, which nobody needs who has left.
@@ -247,11 +270,13 @@ impl Download {
     /// Judges the whole file; none is left where it is wrong.
     async fn finish(&self, held: &mut Held, wanted: &Wanted) -> Result<PathBuf, Why> {
         let found = held.apart(Partial::finish).await.map_err(|source| self.disk(source))?;
-        if found == wanted.sha256 {
-            return Ok(partial::path(&self.folder));
+        match wanted.sha256 {
+            Some(wanted) if found != wanted => {
+                self.clear(held, None).await?;
+                Err(Why::Sha256 { wanted, found })
+            }
+            _ => Ok(partial::path(&self.folder)),
         }
-        self.clear(held, None).await?;
-        Err(Why::Sha256 { wanted: wanted.sha256, found })
     }
 
     async fn clear(&self, held: &mut Held, validator: Option<String>) -> Result<(), Why> {

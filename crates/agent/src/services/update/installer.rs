@@ -7,8 +7,10 @@
 //! It trusts nobody with what it installs: signature, hashes and versions are looked at here, on the bytes that are
 //! unpacked, read once from one descriptor. Decision 14.
 
+mod base;
 mod error;
 mod judge;
+mod module;
 mod order;
 mod same;
 mod source;
@@ -24,7 +26,8 @@ use std::{
 };
 
 use error::{Error, Result};
-pub(crate) use order::{Installed, Kind, Order, Report, Scripts, Unpack, Unpacked};
+pub(crate) use module::usable as usable_module;
+pub(crate) use order::{Full, Installed, Kind, Order, Report, Scripts, Unpack, Unpacked};
 
 use crate::log::chain;
 
@@ -53,7 +56,12 @@ fn read(order: Option<OsString>) -> Result<Order> {
 
 fn run(order: Order) -> Result<Report> {
     match order {
-        Order::Unpack(order) => return unpack::run(&order).map(Box::new).map(Report::Unpacked),
+        Order::Unpack(order) => {
+            return match unpack::run(&order) {
+                Err(Error::NeedsFull(full)) => Ok(Report::NeedsFull(*full)),
+                done => done.map(Box::new).map(Report::Unpacked),
+            };
+        }
         Order::Switch { target, version, staged } => switch::forth(&target, &version, &staged)?,
         Order::Back { target, version, previous } => switch::back(&target, &version, previous.as_deref())?,
         Order::Clean { target, keep, previous } => switch::clean(&target, keep, previous.as_deref())?,

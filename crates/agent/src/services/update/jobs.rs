@@ -29,8 +29,11 @@ const OWNERS: &str = "command";
 /// Where programs are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The longest that an update module may take for one thing: as Mender has it, so what has the time there has it here.
+const MODULE: Duration = Duration::from_secs(4 * 3600);
+
 /// How a program ended, if it did not with 0.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Fault {
     /// With this exit code.
     pub(super) code: Option<i32>,
@@ -122,6 +125,28 @@ impl Jobs {
         self.end_of(job).await
     }
 
+    /// Runs an update module: what it said. How it ended is known to the next process by the name of the file that it is left
+    /// in.
+    ///
+    /// # Errors
+    /// How it failed.
+    pub(super) async fn run_left(
+        &self,
+        spool: &str,
+        argv: Vec<String>,
+        env: &BTreeMap<String, String>,
+        cwd: PathBuf,
+    ) -> Result<String, Fault> {
+        let job = Job { spool: self.folder.join(spool), ..self.job(argv, env, cwd, MODULE) };
+        let ended = self.carry_out(job).await.map_err(|why| Fault { code: None, why })?;
+        said(&ended)
+    }
+
+    /// Waits for what an earlier process has left running by this name: how it ended.
+    pub(super) async fn left_in(&self, spool: &str) -> Option<Result<String, Fault>> {
+        Executor::collect(&self.folder.join(spool)).await.as_ref().map(said)
+    }
+
     async fn end_of(&self, job: Job) -> Result<(), Fault> {
         let ended = self.carry_out(job).await.map_err(|why| Fault { code: None, why })?;
         result(&ended)
@@ -161,6 +186,13 @@ impl Jobs {
 
 fn result(ended: &Ended) -> Result<(), Fault> {
     if ended.end == End::Exited(0) { Ok(()) } else { Err(describe(ended)) }
+}
+
+/// What it said, if it ended well.
+fn said(ended: &Ended) -> Result<String, Fault> {
+    result(ended)?;
+    let bytes = [ended.stdout.head.as_slice(), ended.stdout.tail.as_slice()].concat();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn describe(Ended { end, stdout, stderr, duration }: &Ended) -> Fault {

@@ -10,6 +10,7 @@
 //! turns out to be wrong at its last byte but what the caller then throws away.
 
 mod claim;
+mod delta;
 mod entries;
 mod error;
 mod folder;
@@ -20,6 +21,7 @@ mod inflate;
 mod kind;
 mod manifest;
 mod members;
+mod patch;
 mod pax;
 mod place;
 mod read;
@@ -30,12 +32,14 @@ mod tar;
 mod write;
 
 pub use claim::{Claim, PlainFile};
+pub use delta::Patches;
 pub(super) use entries::hex;
 pub use error::Error;
 pub use folder::Draft;
 pub(super) use kind::AGENT;
 pub use kind::{Kind, MetaData};
-pub use manifest::{Entry, Manifest, Mode, Scripts};
+pub use manifest::{Entry, Full, Manifest, Mode, Scripts};
+pub use patch::Bases;
 pub use place::Place;
 pub use read::{Package, Sink, Trust, Unkept, Whole, begins};
 pub use secret::{Password, Sealed, SecretKey};

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     board::Turn,
-    installer::{Installed, Scripts, Unpacked},
+    course::{Progress, Slots},
+    installer::{Full, Installed, Scripts, Unpacked},
 };
 use crate::{outbox::apart, store::Store};
 
@@ -67,6 +68,15 @@ pub(super) struct Record {
     /// What is in the file, once that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) package: Option<Unpacked>,
+    /// The slots of RAUC, for a bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rauc: Option<Slots>,
+    /// How far the update module is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) module: Option<Progress>,
+    /// What is fetched in place of a package with patches for other files than are installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) full: Option<Full>,
     /// Why it goes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) why: Option<String>,
@@ -88,6 +98,9 @@ impl Record {
             begun: false,
             without_network: 0,
             package: None,
+            rauc: None,
+            module: None,
+            full: None,
             why: None,
             ended: None,
         }

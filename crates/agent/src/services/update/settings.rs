@@ -56,6 +56,8 @@ pub(crate) struct Config {
     pub(super) hardware_id: Option<String>,
     /// How files are fetched.
     pub(super) download: Download,
+    /// How much memory a patch may take: the installed file, and the window of zstd. Above that the whole package is fetched.
+    pub(super) delta_memory: ByteSize,
     /// When updates are begun, in UTC; by default at any time.
     pub(super) window: Option<Window>,
     /// While this file is there, no update is begun.
@@ -108,6 +110,7 @@ impl Default for Config {
             allow_unsigned: false,
             hardware_id: None,
             download: Download::default(),
+            delta_memory: ByteSize::bytes(64 << 20),
             window: None,
             hold_file: None,
             health: Health::default(),

@@ -5,10 +5,8 @@ use std::collections::HashMap;
 
 use zbus::{Error, OwnedObjectPath, OwnedVariant};
 
-use super::{
-    Cell, Radio,
-    bus::{Bus, Place, Properties, text, truth, whole},
-};
+use super::{Cell, Radio};
+use crate::bus::{Bus, Place, Properties, text, truth, whole};
 
 const SERVICE: &str = "org.freedesktop.ModemManager1";
 const OBJECTS: Place<'_> = Place {

@@ -7,10 +7,8 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{Instant, sleep};
 use zbus::{Error, OwnedObjectPath};
 
-use super::{
-    AccessPoint,
-    bus::{Bus, Place, Properties, bytes, text, whole},
-};
+use super::AccessPoint;
+use crate::bus::{Bus, Place, Properties, bytes, text, whole};
 
 const SERVICE: &str = "org.freedesktop.NetworkManager";
 const MANAGER: Place<'_> =

@@ -50,6 +50,11 @@ impl Updater {
         if let Some(next) = self.commit(course, record).await {
             return next;
         }
+        self.confirmed(course, record).await
+    }
+
+    /// It is what stays, and that is on the disk.
+    pub(super) async fn confirmed(&self, course: &Course<'_>, record: &Record) -> Next {
         if let (Some(package), Some(sha256)) = (&record.package, course.sha256()) {
             let mut inventory = self.inventory().await;
             inventory.confirm(package, sha256);
@@ -62,7 +67,11 @@ impl Updater {
     /// Both the owner's and the package's own program say so, at the latest then; whether there was any.
     async fn healthy(&self, course: &Course<'_>, record: &Record, by: Instant) -> Result<bool, String> {
         let Some(package) = &record.package else { return Ok(false) };
-        let folder = package.target.as_ref().map_or_else(|| self.stage(), |target| target.join("current"));
+        let folder = match &package.target {
+            Some(target) => target.join("current"),
+            None if package.path.is_dir() => package.path.clone(),
+            None => self.stage(),
+        };
         let own = package.scripts.health.as_ref().map(|health| {
             ("health of the package", vec![folder.join(health).to_string_lossy().into_owned()])
         });

@@ -33,6 +33,8 @@ impl Updater {
         let Asked::Install { wanted, local, .. } = course.asked else {
             return Next::End(State::Failed, Some("there is nothing to fetch".to_owned()));
         };
+        // The whole package is nowhere but at its URL.
+        let local = local.as_ref().filter(|_| record.full.is_none());
         if let Some(refused) = self.wait_its_turn(course, record).await {
             return refused;
         }
@@ -79,9 +81,9 @@ impl Updater {
     }
 
     /// Where the file is now.
-    pub(super) fn file(&self, course: &Course<'_>) -> PathBuf {
+    pub(super) fn file(&self, course: &Course<'_>, record: &Record) -> PathBuf {
         match course.asked {
-            Asked::Install { local: Some(_), .. } => self.copy(),
+            Asked::Install { local: Some(_), .. } if record.full.is_none() => self.copy(),
             _ => self.download.file(),
         }
     }
@@ -122,13 +124,19 @@ impl Updater {
         record: &Record,
         told: Option<Arc<Tally>>,
     ) -> Result<(), download::Error> {
-        let file =
-            download::Wanted { url: wanted.update_url.clone(), size: wanted.size, sha256: wanted.sha256.0 };
+        let file = match &record.full {
+            Some(full) => self.download.whole(full).await?,
+            None => download::Wanted {
+                url: wanted.update_url.clone(),
+                size: wanted.size,
+                sha256: Some(wanted.sha256.0),
+            },
+        };
         let mut last = (Instant::now(), 0);
         // What is live overtakes what has to go over the disk.
         let is_told = || told.as_ref().is_none_or(|told| told.counts().acknowledged > 0);
         let fetched = self.download.fetch(&file, |there| {
-            let percent = u8::try_from(there.saturating_mul(100) / wanted.size).unwrap_or(100).min(100);
+            let percent = u8::try_from(there.saturating_mul(100) / file.size.max(1)).unwrap_or(100).min(100);
             if last.0.elapsed() >= PROGRESS && last.1 != percent && is_told() {
                 last = (Instant::now(), percent);
                 let report = self.report(State::Downloading, course, record);

@@ -35,8 +35,8 @@ impl Updater {
             Err(why) => return failed(format!("trusted_keys: {why}")),
         };
         let inventory = self.inventory().await;
-        let order = Order::Unpack(Unpack {
-            file: self.file(course),
+        let order = Order::Unpack(Box::new(Unpack {
+            file: self.file(course, record),
             sha256: wanted.sha256,
             size: wanted.size,
             version: wanted.version.clone(),
@@ -46,8 +46,11 @@ impl Updater {
             hardware_id: self.config.hardware_id.clone(),
             stage: self.stage(),
             own: self.own(),
+            modules: self.config.modules_path.clone().into(),
+            delta_memory: self.config.delta_memory.get(),
+            full: record.full.clone(),
             installed: inventory.installed(),
-        });
+        }));
         match self.jobs.install(&order).await {
             Ok(Report::Unpacked(package)) if package.already => {
                 info!(id = course.id, name = package.name, version = package.version, "installed already");
@@ -63,6 +66,13 @@ impl Updater {
                 }
                 record.package = Some(*package);
                 Next::Enter(Stage::Installing)
+            }
+            Ok(Report::NeedsFull(full)) if record.full.is_none() => {
+                info!(id = course.id, reason = full.reason, "the whole package is fetched");
+                let why = format!("the whole package is fetched: {}", full.reason);
+                record.full = Some(full);
+                self.tell_why(course, record, State::Downloading, &why);
+                Next::Enter(Stage::Downloading)
             }
             Ok(_) => failed("the installer has said nothing of what is in it".to_owned()),
             Err(refused) => failed(refused.why),
@@ -167,8 +177,8 @@ impl Updater {
             return Next::Enter(Stage::Confirming);
         }
         self.tell_state(course, record, State::Rebooting);
-        if let Err(why) = self.restart_machine(course, record).await {
-            return Next::Restore(why);
+        if let Err(next) = self.restart_machine(course, record).await {
+            return next;
         }
         let timeout = self.config.health.timeout.get();
         // This process ends with the machine.
@@ -234,7 +244,15 @@ impl Updater {
         });
         let (name, software) = match (found.next(), found.next()) {
             (Some(found), None) => found,
-            (None, _) => return Err("there is no such software that could be taken back".to_owned()),
+            (None, _) => {
+                let other = inventory.software.iter().any(|(known, _)| name.is_none_or(|name| name == known));
+                let why = if other {
+                    "what an update module or update_command has installed only that can take back"
+                } else {
+                    "there is no such software that could be taken back"
+                };
+                return Err(why.to_owned());
+            }
             (Some(_), Some(_)) => return Err("there is more than one software: name one".to_owned()),
         };
         let previous = software.previous.as_ref();

@@ -29,15 +29,11 @@ impl Updater {
     /// The machine has to be restarted, and what was asked for that is on the disk: starts that, where nobody else has.
     ///
     /// # Errors
-    /// Why it will not be.
-    pub(super) async fn restart_machine(
-        &self,
-        course: &Course<'_>,
-        record: &mut Record,
-    ) -> Result<(), String> {
+    /// Where it goes, if that is not waited for.
+    pub(super) async fn restart_machine(&self, course: &Course<'_>, record: &mut Record) -> Result<(), Next> {
         match kind(record) {
             Some(Kind::Module) => self.restart_for_module(course, record).await,
-            Some(Kind::Rauc) => self.reboot().await,
+            Some(Kind::Rauc) => self.reboot().await.map_err(Next::Restore),
             // The command has done so itself.
             _ => Ok(()),
         }
@@ -57,7 +53,7 @@ impl Updater {
     pub(super) async fn commit(&self, course: &mut Course<'_>, record: &mut Record) -> Option<Next> {
         match kind(record) {
             Some(Kind::Module) => self.commit_module(course, record).await,
-            Some(Kind::Rauc) => self.commit_bundle(course, record).await,
+            Some(Kind::Rauc) => self.commit_bundle().await,
             Some(Kind::Agent) => self.commit_itself(course).await,
             _ => None,
         }

@@ -73,6 +73,8 @@ pub(super) enum Why {
     Encoding { host: String, encoding: String },
     #[error("the file at {host} has the wrong length: {said} bytes instead of {size}")]
     Length { host: String, said: u64, size: u64 },
+    #[error("{host} does not say how long the file is: name full_size in the package that has patches")]
+    NoLength { host: String },
     #[error("{host} sends more than the {size} bytes of the file")]
     More { host: String, size: u64 },
     #[error("{host} ends the file after {there} of {size} bytes")]

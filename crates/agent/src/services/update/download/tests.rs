@@ -56,7 +56,7 @@ impl World {
     fn wanted(&self) -> Wanted {
         let sha256 = digest(&SHA256, &self.bytes).as_ref().try_into().unwrap();
         let url = format!("{}file?key=hunter2", self.server.url());
-        Wanted { url, size: self.bytes.len() as u64, sha256 }
+        Wanted { url, size: self.bytes.len() as u64, sha256: Some(sha256) }
     }
 
     async fn fetch(&self) -> Result<PathBuf, Error> {

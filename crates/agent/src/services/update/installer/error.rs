@@ -40,6 +40,18 @@ pub(super) enum Error {
     #[error(transparent)]
     Package(#[from] package::Error),
 
+    // In place of a package with patches.
+    #[error("{}", .0.reason)]
+    NeedsFull(Box<super::Full>),
+    #[error("{0}; the package has no full_url to have it whole from")]
+    NoFull(package::Error),
+    #[error("the package at full_url has patches itself, and has to be without")]
+    FullIsDelta,
+    #[error(
+        "the package at full_url is another software than the one with patches: {found}, and not {wanted}"
+    )]
+    FullOther { found: String, wanted: String },
+
     // Against what is on this device.
     #[error("{name} {version} is older than {floor}, and its signer does not allow going back")]
     Older { name: String, version: Version, floor: Version },
@@ -51,6 +63,8 @@ pub(super) enum Error {
         "{} is in use, and its {other} is another: a new content needs a new version", path.display()
     )]
     InUse { path: PathBuf, other: String },
+    #[error("{0}")]
+    Module(String),
     #[error("the record of what is installed has {found:?} for {name}, which is no semantic version")]
     Record { name: String, found: String },
 

@@ -12,7 +12,7 @@ use crate::services::update::package::MetaData;
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(crate) enum Order {
     /// Verify a file and unpack it beside what is in use.
-    Unpack(Unpack),
+    Unpack(Box<Unpack>),
     /// What was unpacked becomes `<target>/versions/<version>`, and `<target>/current` leads there.
     Switch {
         /// Where this software lies.
@@ -64,7 +64,17 @@ pub(crate) struct Unpack {
     /// The folder for what is not installed here but given to the owner's command. Made anew.
     pub(crate) stage: PathBuf,
     /// The folder for versions of this program.
+    #[serde(default)]
     pub(crate) own: PathBuf,
+    /// The folder of update modules.
+    #[serde(default)]
+    pub(crate) modules: PathBuf,
+    /// How much memory a patch may take, in bytes.
+    #[serde(default)]
+    pub(crate) delta_memory: u64,
+    /// The file is not the one of the request, but this one in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) full: Option<Full>,
     /// What is on this device, by name.
     pub(crate) installed: BTreeMap<String, Installed>,
 }
@@ -88,6 +98,8 @@ pub(crate) struct Installed {
 pub(crate) enum Report {
     /// The file is what it should be, and lies ready.
     Unpacked(Box<Unpacked>),
+    /// The file is sound, but has patches for other files than are installed: this one is needed in its place.
+    NeedsFull(Full),
     /// It is done.
     Done,
     /// It could not be done; what was in use still is.
@@ -98,6 +110,23 @@ pub(crate) enum Report {
         #[serde(default)]
         lasting: bool,
     },
+}
+
+/// A package without patches that stands for one with such.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Full {
+    /// Where it lies.
+    pub(crate) url: String,
+    /// Its size in bytes, where that is known.
+    pub(crate) size: Option<u64>,
+    /// Of the whole file, where that is known.
+    pub(crate) sha256: Option<Sha256>,
+    /// What the software is called.
+    pub(crate) name: String,
+    /// For which hardware.
+    pub(crate) hardware_ids: Vec<String>,
+    /// Why it is needed.
+    pub(crate) reason: String,
 }
 
 /// What an update is made of.

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use ring::digest::{Context, SHA256};
 use rustix::fs::{Mode, OFlags};
 
 use super::tree::FOLDER;
@@ -34,18 +35,7 @@ impl Same {
     }
 
     fn open(&self, entry: &Entry) -> Option<File> {
-        let mut folder = None;
-        let open = |folder: &Option<OwnedFd>, path: &str, flags| {
-            let from = folder.as_ref().map_or(self.root.as_fd(), |folder| folder.as_fd());
-            rustix::fs::openat(from, path, flags, Mode::empty()).ok()
-        };
-        let path = entry.path.as_str();
-        let (folders, name) = path.rsplit_once('/').map_or(("", path), |(folders, name)| (folders, name));
-        for part in folders.split('/').filter(|part| !part.is_empty()) {
-            folder = Some(open(&folder, part, FOLDER)?);
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(open(&folder, name, flags)?);
+        let file = open(&self.root, entry.path.as_str())?;
         let found = file.metadata().ok()?;
         let fits = found.is_file() && found.len() == entry.size;
         (fits && found.permissions().mode() & 0o7777 == entry.mode.bits()).then_some(file)
@@ -59,7 +49,49 @@ impl Same {
     }
 }
 
+/// Opens what has this path below a folder; no link is followed.
+pub(super) fn open(root: &OwnedFd, path: &str) -> Option<File> {
+    let mut folder = None;
+    let open = |folder: &Option<OwnedFd>, path: &str, flags| {
+        let from = folder.as_ref().map_or(root.as_fd(), |folder| folder.as_fd());
+        rustix::fs::openat(from, path, flags, Mode::empty()).ok()
+    };
+    let (folders, name) = path.rsplit_once('/').map_or(("", path), |(folders, name)| (folders, name));
+    for part in folders.split('/').filter(|part| !part.is_empty()) {
+        folder = Some(open(&folder, part, FOLDER)?);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    open(&folder, name, flags).map(File::from)
+}
+
+/// The SHA-256 of a file, to its end.
+fn hash(mut file: &File) -> std::io::Result<[u8; 32]> {
+    let (mut hash, mut chunk) = (Context::new(&SHA256), vec![0; 64 << 10]);
+    loop {
+        let count = match file.read(&mut chunk) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            result => result?,
+        };
+        if count == 0 {
+            let mut bytes = [0; 32];
+            bytes.copy_from_slice(hash.finish().as_ref());
+            return Ok(bytes);
+        }
+        hash.update(&chunk[..count]);
+    }
+}
+
 impl Sink for Same {
+    /// Of a patch there is nothing to compare with but the hash of what it makes.
+    fn begin_patch(&mut self, entry: &Entry, _: u64) -> Result<()> {
+        self.begin(entry)?;
+        let same = self.file.as_ref().is_none_or(|file| hash(file).is_ok_and(|found| found == entry.sha256));
+        if !same {
+            self.differs();
+        }
+        Ok(())
+    }
+
     fn begin(&mut self, entry: &Entry) -> Result<()> {
         (self.file, self.entry) = (self.open(entry), Some(entry.clone()));
         if self.file.is_none() {
@@ -69,6 +101,9 @@ impl Sink for Same {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.entry.as_ref().is_some_and(|entry| entry.base.is_some()) {
+            return Ok(());
+        }
         let Some(file) = &mut self.file else { return Ok(()) };
         let mut found = vec![0; bytes.len()];
         if file.read_exact(&mut found).is_err() || found != bytes {

@@ -33,7 +33,8 @@ impl<'a> Source<'a> {
         if !metadata.is_file() {
             return Err(Error::NoFile(path.clone()));
         }
-        let (found, wanted) = (metadata.len(), order.size);
+        let found = metadata.len();
+        let wanted = order.full.as_ref().map_or(order.size, |full| full.size.unwrap_or(found));
         if found != wanted { Err(Error::Size { found, wanted }) } else { Ok(Self { file, order }) }
     }
 
@@ -54,7 +55,12 @@ impl<'a> Source<'a> {
 
     /// Whether what was read is what the request says.
     pub(super) fn check(&self, whole: Whole) -> Result<()> {
-        let Unpack { size, sha256, .. } = *self.order;
+        let Unpack { mut size, mut sha256, .. } = *self.order;
+        // What is not known of it its signature vouches for.
+        if let Some(full) = &self.order.full {
+            size = full.size.unwrap_or(whole.size);
+            sha256 = full.sha256.unwrap_or(Sha256(whole.sha256));
+        }
         if whole.size != size {
             return Err(Error::Size { found: whole.size, wanted: size });
         }

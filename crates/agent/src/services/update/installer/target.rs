@@ -100,6 +100,12 @@ impl Target {
         }
     }
 
+    /// Opens the folder in use, if there is one.
+    pub(super) fn folder_in_use(&self) -> Option<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.root, CURRENT, flags, Mode::empty()).ok()
+    }
+
     /// Opens a version's folder.
     pub(super) fn version(&self, name: &str) -> Result<OwnedFd> {
         rustix::fs::openat(&self.versions, name, FOLDER, Mode::empty())

@@ -9,13 +9,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use protocol::update::Sha256;
 use rustix::fs::{Mode, OFlags};
 use semver::Version;
 
 use super::{
-    Error, Kind, Result, Scripts, Unpack, Unpacked,
+    Error, Full, Kind, Result, Scripts, Unpack, Unpacked,
+    base::Current,
     error::disk,
     judge::{Offer, Verdict, judge},
+    module::usable,
     same::Same,
     source::Source,
     target::{Target, make_anew},
@@ -63,17 +66,31 @@ fn packed(order: &Unpack, source: &Source<'_>, keys: &Keys) -> Result<Unpacked> 
     let scripts = scripts(manifest);
     let (module, meta_data) = (manifest.module().map(str::to_owned), manifest.meta_data().cloned());
     let (name, version) = (name.to_owned(), version.to_string());
+    // Known before anything is unpacked for it.
+    if let Some(module) = &module {
+        usable(&order.modules, module).map_err(Error::Module)?;
+    }
+    let expected = order.full.as_ref().map_or(Ok(()), |full| stands_for(manifest, full));
+    expected?;
+    let needed = full(manifest);
     let place = match manifest.kind() {
         package::Kind::Files => {
             let target = PathBuf::from(manifest.target().unwrap_or_default());
-            files(order, source, package, (Kind::Files, target), verdict.already)?
+            files(order, source, package, (Kind::Files, target), verdict.already)
         }
         package::Kind::Agent => {
-            files(order, source, package, (Kind::Agent, order.own.clone()), verdict.already)?
+            files(order, source, package, (Kind::Agent, order.own.clone()), verdict.already)
         }
-        package::Kind::Command => staged(order, source, package, Kind::Command, verdict.already)?,
-        package::Kind::Module => staged(order, source, package, Kind::Module, verdict.already)?,
-        package::Kind::Rauc => staged(order, source, package, Kind::Rauc, verdict.already)?,
+        package::Kind::Command => staged(order, source, package, Kind::Command, verdict.already),
+        package::Kind::Module => staged(order, source, package, Kind::Module, verdict.already),
+        package::Kind::Rauc => staged(order, source, package, Kind::Rauc, verdict.already),
+    };
+    let place = match (place, needed) {
+        (Err(Error::Package(error)), Some(full)) if error.needs_full() => {
+            return Err(Error::NeedsFull(Box::new(Full { reason: error.to_string(), ..full })));
+        }
+        (Err(Error::Package(error)), None) if error.needs_full() => return Err(Error::NoFull(error)),
+        (place, _) => place?,
     };
     let Placed { kind, target, path, previous, already } = place;
     Ok(Unpacked {
@@ -88,6 +105,30 @@ fn packed(order: &Unpack, source: &Source<'_>, keys: &Keys) -> Result<Unpacked> 
         downgrade: verdict.downgrade,
         previous,
         already,
+    })
+}
+
+/// Whether it is what the package with patches was.
+fn stands_for(manifest: &Manifest, full: &Full) -> Result<()> {
+    if manifest.is_delta() {
+        return Err(Error::FullIsDelta);
+    }
+    let text = |name: &str, ids: &[String]| format!("{name} for [{}]", ids.join(", "));
+    let found = text(manifest.name(), manifest.hardware_ids());
+    let wanted = text(&full.name, &full.hardware_ids);
+    if found == wanted { Ok(()) } else { Err(Error::FullOther { found, wanted }) }
+}
+
+/// Where the same lies without patches.
+fn full(manifest: &Manifest) -> Option<Full> {
+    let full = manifest.full()?;
+    Some(Full {
+        url: full.url.clone(),
+        size: full.size,
+        sha256: full.sha256.map(Sha256),
+        name: manifest.name().to_owned(),
+        hardware_ids: manifest.hardware_ids().to_vec(),
+        reason: String::new(),
     })
 }
 
@@ -144,7 +185,10 @@ fn files(
     target.remove_leftovers()?;
     let staging = Target::staging_name(order.sha256);
     let staged = target.version_path(&staging);
-    filled(target.versions(), &staged, |root| unpack(source, package, root, Mode::from_raw_mode(0o755)))?;
+    let mut bases = Current::new(target.folder_in_use(), order.delta_memory, kind == Kind::Agent);
+    filled(target.versions(), &staged, |root| {
+        unpack(source, package, root, Mode::from_raw_mode(0o755), &mut bases)
+    })?;
     Ok(placed(&staging, previous))
 }
 
@@ -173,15 +217,25 @@ fn staged(
         return Ok(placed);
     }
     let parent = parent(&order.stage)?;
-    filled(&parent, &order.stage, |root| unpack(source, package, root, Mode::from_raw_mode(0o700)))?;
+    // These have no patches.
+    let mut bases = Current::new(None, 0, false);
+    filled(&parent, &order.stage, |root| {
+        unpack(source, package, root, Mode::from_raw_mode(0o700), &mut bases)
+    })?;
     Ok(placed)
 }
 
 /// All entries into an empty folder, which is then on the disk and has this mode.
-fn unpack(source: &Source<'_>, package: Opened<'_>, root: OwnedFd, mode: Mode) -> Result<()> {
+fn unpack(
+    source: &Source<'_>,
+    package: Opened<'_>,
+    root: OwnedFd,
+    mode: Mode,
+    bases: &mut Current,
+) -> Result<()> {
     let mut staging = Staging::new(root);
     staging.room(package.manifest())?;
-    source.check(package.payload(&mut staging)?)?;
+    source.check(package.patched(&mut staging, bases)?)?;
     let root = staging.finish()?;
     rustix::fs::fchmod(&root, mode)
         .and_then(|()| rustix::fs::fsync(&root))

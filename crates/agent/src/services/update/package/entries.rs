@@ -41,7 +41,12 @@ fn one(raw: RawEntry<'_>) -> Result<Entry> {
         let (path, mode) = (path.as_str().to_owned(), raw.mode.into_owned());
         Error::EntryMode { path, mode, why }
     })?;
-    Ok(Entry { path, size: raw.size, sha256, mode })
+    let base = match raw.base.as_deref().map(digest) {
+        None => None,
+        Some(None) => return Err(Error::EntryBase(path.as_str().to_owned())),
+        Some(base) => base,
+    };
+    Ok(Entry { path, size: raw.size, sha256, mode, base })
 }
 
 /// 64 small hexadecimal digits.

@@ -192,6 +192,9 @@ pub enum Error {
     /// No SHA-256.
     #[error("the entry {0} has no SHA-256 of 64 small hexadecimal digits")]
     EntryDigest(String),
+    /// A base that is no SHA-256.
+    #[error("the entry {0} has a base that is not 64 small hexadecimal digits")]
+    EntryBase(String),
     /// No mode, or one that gives somebody's rights away.
     #[error("the entry {path} has mode {mode:?}, which {why}")]
     EntryMode {
@@ -250,6 +253,45 @@ pub enum Error {
     /// A file of the manifest that is not there.
     #[error("{0} is in the manifest, but not in the archive")]
     Missing(String),
+
+    // Patches.
+    /// What a patch is against is not there.
+    #[error("{0} is a patch, and the file that it is for is not installed")]
+    BaseMissing(String),
+    /// Another file is there.
+    #[error("{path} is a patch for the file of SHA-256 {wanted}, and {found} is installed")]
+    BaseDiffers {
+        /// The entry.
+        path: String,
+        /// In the manifest.
+        wanted: String,
+        /// On the device.
+        found: String,
+    },
+    /// It takes more memory than this device gives.
+    #[error("{path} is a patch that takes {needed} bytes of memory, and delta_memory is {limit}")]
+    PatchMemory {
+        /// The entry.
+        path: String,
+        /// What it takes: the installed file and the window.
+        needed: u64,
+        /// What it may take.
+        limit: u64,
+    },
+    /// The patch is none, or does not end where it should.
+    #[error("the patch for {path} {why}")]
+    Patch {
+        /// The entry.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// What comes of it is not what the manifest says.
+    #[error("what the patch for {0} makes has another SHA-256 than the manifest says")]
+    PatchResult(String),
+    /// A patch where whole files are needed.
+    #[error("{0} is a patch, and there is nothing to apply it to")]
+    Unapplied(String),
 
     // A plain file and its signature.
     /// A trusted comment that does not say what is signed.
@@ -315,4 +357,11 @@ pub enum Error {
     /// The password does not open the key.
     #[error("wrong password for the secret key")]
     Password,
+}
+
+impl Error {
+    /// The package may be sound, but this device needs the one without patches.
+    pub fn needs_full(&self) -> bool {
+        matches!(self, Self::BaseMissing(_) | Self::BaseDiffers { .. } | Self::PatchMemory { .. })
+    }
 }

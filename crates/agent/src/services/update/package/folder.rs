@@ -11,7 +11,9 @@ use protocol::Timestamp;
 use ring::digest::{Context, SHA256};
 use serde::Serialize;
 
-use super::{Entry, Error, MAX_MANIFEST, Manifest, MetaData, Mode, Place, Result, Sink, inflate::digest};
+use super::{
+    Entry, Error, MAX_MANIFEST, Manifest, MetaData, Mode, Patches, Place, Result, Sink, inflate::digest,
+};
 
 /// What a package is to be, besides its files. The text of each field is held against the rules when the manifest is made.
 #[derive(Debug, Clone, Serialize)]
@@ -34,6 +36,12 @@ pub struct Draft {
     pub module: Option<String>,
     /// What that is told besides the files.
     pub meta_data: Option<MetaData>,
+    /// Where the same lies as a package without patches, for one that has some.
+    pub full_url: Option<String>,
+    /// Its size in bytes.
+    pub full_size: Option<u64>,
+    /// Its SHA-256, in small hexadecimal digits.
+    pub full_sha256: Option<String>,
     /// Whether it may be older than what it replaces.
     pub allow_downgrade: bool,
     /// The scripts: pre_install, post_install, health, each the path of an entry.
@@ -75,8 +83,14 @@ impl Draft {
     ///
     /// # Errors
     /// A file is not any more what it was, or the sink does not take it.
-    pub fn pack(manifest: &Manifest, folder: &Path, sink: &mut impl Sink) -> Result<()> {
+    pub fn pack(manifest: &Manifest, folder: &Path, patches: &Patches, sink: &mut impl Sink) -> Result<()> {
         for entry in manifest.entries() {
+            if let Some(patch) = patches.of(entry.path.as_str()) {
+                sink.begin_patch(entry, patch.len() as u64)?;
+                sink.write(patch)?;
+                sink.end()?;
+                continue;
+            }
             sink.begin(entry)?;
             let mut left = entry.size;
             let path = folder.join(entry.path.as_str());
@@ -144,7 +158,7 @@ fn look(folder: &Path, path: String) -> Result<Entry> {
         Error::EntryMode { path, mode, why }
     })?;
     let (size, sha256) = read(&file, |_| Ok(()))?;
-    Ok(Entry { path, size, sha256, mode })
+    Ok(Entry { path, size, sha256, mode, base: None })
 }
 
 /// Reads a file to its end: its size in bytes and its SHA-256.

@@ -12,6 +12,19 @@ const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The decoder looks at the window, too. What it lets pass is a bit without a meaning: with that, two files would be the same
 /// package, and one of them a damaged one.
 pub(super) fn check(bytes: &[u8]) -> Result<()> {
+    let Header { window, .. } = read(bytes)?;
+    if window > 1 << MAX_WINDOW_LOG { Err(Error::Window(window)) } else { Ok(()) }
+}
+
+/// What a frame says of itself, in bytes.
+pub(super) struct Header {
+    /// What its decoder has to remember.
+    pub(super) window: u64,
+    /// What comes of it.
+    pub(super) content: Option<u64>,
+}
+
+pub(super) fn read(bytes: &[u8]) -> Result<Header> {
     let magic = bytes.get(..4).ok_or(Error::Truncated)?;
     if magic != MAGIC {
         return Err(Error::NotZstd);
@@ -25,17 +38,20 @@ pub(super) fn check(bytes: &[u8]) -> Result<()> {
         return Err(Error::Dictionary);
     }
     let single_segment = descriptor & 0b10_0000 != 0;
-    let window = if single_segment {
-        content_size(descriptor >> 6, &bytes[5..])?
-    } else {
-        let byte = *bytes.get(5).ok_or(Error::Truncated)?;
-        let base = 1_u64 << (10 + (byte >> 3));
-        base + base / 8 * u64::from(byte & 7)
-    };
-    if window > 1 << MAX_WINDOW_LOG { Err(Error::Window(window)) } else { Ok(()) }
+    if single_segment {
+        let content = content_size(descriptor >> 6, &bytes[5..])?;
+        return Ok(Header { window: content, content: Some(content) });
+    }
+    let byte = *bytes.get(5).ok_or(Error::Truncated)?;
+    let base = 1_u64 << (10 + (byte >> 3));
+    let window = base + base / 8 * u64::from(byte & 7);
+    let known = descriptor >> 6 != 0;
+    // A package of this kind may be cut off right here, which is seen when it is read on.
+    let content = if known { content_size(descriptor >> 6, &bytes[6..]).ok() } else { None };
+    Ok(Header { window, content })
 }
 
-/// Of a frame that is a single segment: its window is as large as its content.
+/// What comes of a frame; of one that is a single segment the window is as large.
 fn content_size(flag: u8, bytes: &[u8]) -> Result<u64> {
     let length = 1 << flag;
     let mut number = [0; 8];

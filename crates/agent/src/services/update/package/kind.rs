@@ -58,6 +58,13 @@ impl Kind {
             Self::Agent if manifest.target.is_some() => {
                 lacks("has a target, but agents lie in their own state folder")
             }
+            // Modules know names only.
+            Self::Module if manifest.entries.iter().any(|entry| entry.path.folders().next().is_some()) => {
+                lacks("has an entry in a folder, which modules cannot be given: put it into an archive")
+            }
+            Self::Command | Self::Module | Self::Rauc if manifest.is_delta() => {
+                lacks("has an entry with a base, which only files and agent can have")
+            }
             Self::Module => Ok(()),
             _ if manifest.module.is_some() => lacks("names a module"),
             _ if manifest.meta_data.is_some() => lacks("has meta_data, which only modules read"),

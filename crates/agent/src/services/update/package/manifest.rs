@@ -1,4 +1,5 @@
 //! The manifest: what a package is, for which devices, and each of its entries. Read only after its signature.
+//! Long because each field stands here three times: as it is read, as it is kept, and as it is asked for.
 
 use std::{borrow::Cow, fmt};
 
@@ -36,6 +37,8 @@ pub struct Manifest {
     pub(super) meta_data: Option<MetaData>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) allow_downgrade: bool,
+    #[serde(flatten)]
+    pub(super) full: Option<Full>,
     /// In the order of their paths.
     pub(super) entries: Vec<Entry>,
     #[serde(skip_serializing_if = "Scripts::is_empty")]
@@ -54,6 +57,27 @@ pub struct Entry {
     pub sha256: [u8; 32],
     /// Who may do what with the file.
     pub mode: Mode,
+    /// What the package has of it is a patch: against the file of this SHA-256 that is installed at its path.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_hexadecimal")]
+    pub base: Option<[u8; 32]>,
+}
+
+/// Where the same software lies as a package without patches, for devices that have another base.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Full {
+    /// Where it is.
+    #[serde(rename = "full_url")]
+    pub url: String,
+    /// Its size in bytes, if that was known.
+    #[serde(rename = "full_size", skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Of the whole file, if that was known.
+    #[serde(
+        rename = "full_sha256",
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "some_hexadecimal"
+    )]
+    pub sha256: Option<[u8; 32]>,
 }
 
 /// The permissions of a file: at most 0777, and its owner may read it.
@@ -87,6 +111,9 @@ struct Raw<'a> {
     module: Option<String>,
     meta_data: Option<MetaData>,
     allow_downgrade: Option<bool>,
+    full_url: Option<String>,
+    full_size: Option<u64>,
+    full_sha256: Option<String>,
     #[serde(borrow)]
     entries: Vec<RawEntry<'a>>,
     scripts: Option<RawScripts>,
@@ -100,6 +127,8 @@ pub(super) struct RawEntry<'a> {
     pub(super) sha256: Cow<'a, str>,
     #[serde(borrow)]
     pub(super) mode: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) base: Option<Cow<'a, str>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -142,6 +171,7 @@ impl Manifest {
             module: raw.module.map(|module| name("module", module)).transpose()?,
             meta_data: raw.meta_data,
             allow_downgrade: raw.allow_downgrade.unwrap_or(false),
+            full: full(raw.full_url, raw.full_size, raw.full_sha256)?,
             scripts: entries::scripts(raw.scripts.unwrap_or_default(), &entries)?,
             entries,
         };
@@ -197,6 +227,16 @@ impl Manifest {
     /// Whether it may be older than what it replaces.
     pub fn allow_downgrade(&self) -> bool {
         self.allow_downgrade
+    }
+
+    /// Where the same lies without patches.
+    pub fn full(&self) -> Option<&Full> {
+        self.full.as_ref()
+    }
+
+    /// Whether some entries are patches against what is installed.
+    pub fn is_delta(&self) -> bool {
+        self.entries.iter().any(|entry| entry.base.is_some())
     }
 
     /// The files, in the order of their paths.
@@ -352,6 +392,29 @@ fn target(value: String) -> Result<String> {
         Some(rest) => super::place::fault(rest),
     };
     why.map_or(Ok(value.clone()), |why| Err(Error::Field { field: "target", value, why }))
+}
+
+fn full(url: Option<String>, size: Option<u64>, sha256: Option<String>) -> Result<Option<Full>> {
+    let Some(url) = url else { return Ok(None) };
+    if url.parse::<crate::http::Url>().is_err() {
+        let why = "is no URL that a device would fetch from: https, or http from itself";
+        return Err(Error::Field { field: "full_url", value: url, why });
+    }
+    let digest = |value: String| {
+        let why = "is not 64 small hexadecimal digits";
+        entries::digest(&value).ok_or(Error::Field { field: "full_sha256", value, why })
+    };
+    Ok(Some(Full { url, size, sha256: sha256.map(digest).transpose()? }))
+}
+
+fn some_hexadecimal<S: Serializer>(
+    bytes: &Option<[u8; 32]>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    match bytes {
+        Some(bytes) => hexadecimal(bytes, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 fn hexadecimal<S: Serializer>(bytes: &[u8; 32], serializer: S) -> std::result::Result<S::Ok, S::Error> {

@@ -9,6 +9,7 @@ use super::{
     entries,
     inflate::{Inflate, digest},
     members::{Member, Members},
+    patch::{self, Bases},
     signature,
 };
 
@@ -52,6 +53,13 @@ pub trait Sink {
     /// # Errors
     /// It cannot be taken.
     fn write(&mut self, bytes: &[u8]) -> Result<()>;
+    /// An entry begins of which a patch of that size comes, not the content.
+    ///
+    /// # Errors
+    /// It is none of those that can do something with that.
+    fn begin_patch(&mut self, entry: &Entry, _size: u64) -> Result<()> {
+        Err(Error::Unapplied(entry.path.as_str().to_owned()))
+    }
     /// It was whole, and what the manifest says.
     ///
     /// # Errors
@@ -72,6 +80,10 @@ pub struct Whole {
 }
 
 impl Sink for Unkept {
+    fn begin_patch(&mut self, _: &Entry, _: u64) -> Result<()> {
+        Ok(())
+    }
+
     fn begin(&mut self, _: &Entry) -> Result<()> {
         Ok(())
     }
@@ -147,13 +159,32 @@ impl<R: Read> Package<R> {
     ///
     /// # Errors
     /// Anything is not as it should be, or the sink does not take it.
-    pub fn payload(mut self, sink: &mut impl Sink) -> Result<Whole> {
+    pub fn payload(self, sink: &mut impl Sink) -> Result<Whole> {
+        self.entries(sink, None)
+    }
+
+    /// The same; of entries that are patches the sink gets what they make of the files that are installed.
+    ///
+    /// # Errors
+    /// Those of [`Package::payload`]; some file is not there, or not what a patch is for.
+    pub fn patched(self, sink: &mut impl Sink, bases: &mut dyn Bases) -> Result<Whole> {
+        self.entries(sink, Some(bases))
+    }
+
+    fn entries(mut self, sink: &mut impl Sink, mut bases: Option<&mut dyn Bases>) -> Result<Whole> {
         let mut seen = vec![false; self.manifest.entries.len()];
         let mut chunk = vec![0; CHUNK];
         while let Some(member) = self.next_member()? {
             let at = self.find(&member, &mut seen)?;
             let entry = self.manifest.entries[at].clone();
-            self.entry(&member, &entry, &mut chunk, sink)?;
+            match (&mut bases, entry.base) {
+                (_, None) => self.entry(&member, &entry, &mut chunk, sink)?,
+                (None, Some(_)) => self.carried(&member, &entry, &mut chunk, sink)?,
+                (Some(bases), Some(_)) => {
+                    let next = |out: &mut [u8]| self.members.content(out, &member.path);
+                    patch::apply(&entry, &mut **bases, next, sink)?;
+                }
+            }
         }
         if let Some(at) = seen.iter().position(|seen| !seen) {
             return Err(Error::Missing(self.manifest.entries[at].path.as_str().to_owned()));
@@ -178,10 +209,29 @@ impl<R: Read> Package<R> {
             return Err(Error::Twice(member.path.clone()));
         }
         let wanted = self.manifest.entries[at].size;
-        if member.size != wanted {
+        if self.manifest.entries[at].base.is_some() {
+            patch::bound(&self.manifest.entries[at], member.size)?;
+        } else if member.size != wanted {
             return Err(Error::Size { path: member.path.clone(), found: member.size, wanted });
         }
         Ok(at)
+    }
+
+    /// A patch as it is, which is looked at by whoever applies it.
+    fn carried(
+        &mut self,
+        member: &Member,
+        entry: &Entry,
+        chunk: &mut [u8],
+        sink: &mut impl Sink,
+    ) -> Result<()> {
+        sink.begin_patch(entry, member.size)?;
+        loop {
+            match self.members.content(chunk, &member.path)? {
+                0 => return sink.end(),
+                count => sink.write(&chunk[..count])?,
+            }
+        }
     }
 
     fn entry(

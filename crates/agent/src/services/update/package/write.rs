@@ -30,9 +30,11 @@ impl<W: Write> Writer<W> {
         let mut archive = Encoder::new(out, level).map_err(Error::Write)?;
         // Both help to find damage, and a small package then needs no more memory than it is large.
         archive.include_checksum(true).map_err(Error::Write)?;
-        archive
-            .set_pledged_src_size(Some(archive_size(manifest, signature, &entries)))
-            .map_err(Error::Write)?;
+        // How long patches are is not in the manifest.
+        if entries.iter().all(|entry| entry.base.is_none()) {
+            let size = archive_size(manifest, signature, &entries);
+            archive.set_pledged_src_size(Some(size)).map_err(Error::Write)?;
+        }
         if level >= LARGE_WINDOWS {
             archive.window_log(MAX_WINDOW_LOG).map_err(Error::Write)?;
         }
@@ -87,6 +89,10 @@ impl<W: Write> Sink for Writer<W> {
         self.header(&format!("{PAYLOAD}{}", entry.path.as_str()), entry.size, entry.mode.bits())
     }
 
+    fn begin_patch(&mut self, entry: &Entry, size: u64) -> Result<()> {
+        self.header(&format!("{PAYLOAD}{}", entry.path.as_str()), size, entry.mode.bits())
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.bytes(bytes)
     }
@@ -125,6 +131,10 @@ struct Told<'a, W: Write> {
 impl<W: Write> Sink for Told<'_, W> {
     fn begin(&mut self, entry: &Entry) -> Result<()> {
         self.writer.begin(entry)
+    }
+
+    fn begin_patch(&mut self, entry: &Entry, size: u64) -> Result<()> {
+        self.writer.begin_patch(entry, size)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
