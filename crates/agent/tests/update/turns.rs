@@ -105,7 +105,7 @@ async fn strike(story: &Story, agent: &mut Process, rng: &mut Rng) -> bool {
 async fn prove_itself_it_always_ends_on_a_version_that_works() {
     let seed = testkit::seed();
     let mut rng = Rng::new(seed);
-    let turns = if tier() > 1 { 50 } else { 5 };
+    let turns = if tier() > 1 { 50 } else { 3 };
     let story = Story::begin(", health: {timeout: 4s}").await;
     let mut agent = story.online().await;
     let load = Load::begin(&story);
