@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::module::{AFTER, BEFORE, Module};
 use crate::{
+    commands::after_reboots,
     steps::Sample,
     support::{SOON, proof, strace::detach, tier},
 };
@@ -61,12 +62,22 @@ fn cases() -> Vec<(&'static str, &'static str, Vec<&'static str>, &'static str)>
     ]
 }
 
-async fn each(with_keeper: bool) {
+/// What ends while the module is at work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    Agent,
+    /// And the keeper of the module.
+    Both,
+    /// And the machine: the next agent finds another boot id.
+    Machine,
+}
+
+async fn each(ends: Ends) {
     let module = Module::begin("").await;
     module.says("NeedsArtifactReboot", "Yes");
     module.says("SupportsRollback", "Yes");
     let pid = module.story.home.path().join("state/pid");
-    let keeper = if with_keeper { "$PPID" } else { "" };
+    let keeper = if ends == Ends::Agent { "" } else { "$PPID" };
     let deadly = format!("kill -9 $(cat {}) {keeper}; sleep 600", pid.display());
     let mut before = None;
     for (at, (verb, failing, wanted, state)) in cases().into_iter().enumerate() {
@@ -79,7 +90,10 @@ async fn each(with_keeper: bool) {
         let (id, version) = (format!("u{at}"), format!("1.{at}.0"));
         module.ask(&id, &version).await;
         agent.wait_exit(SOON).await.unwrap();
-        let mut agent = module.story.online().await;
+        let mut agent = match ends {
+            Ends::Machine => after_reboots(&module.story, 1).await,
+            _ => module.story.online().await,
+        };
         let end = module.end(&id).await;
         assert_eq!(end["state"], state, "{verb}: {end} {:?}", module.asked());
         assert_eq!(module.asked()[BEFORE..], *wanted, "{verb}: {end}");
@@ -94,12 +108,17 @@ async fn each(with_keeper: bool) {
 
 #[tokio::test]
 async fn an_agent_that_ends_at_any_verb_leaves_the_next_one_where_mender_would_be() {
-    each(false).await;
+    each(Ends::Agent).await;
 }
 
 #[tokio::test]
 async fn so_does_one_that_ends_together_with_the_keeper_of_the_module() {
-    each(true).await;
+    each(Ends::Both).await;
+}
+
+#[tokio::test]
+async fn so_does_a_machine_that_goes_down_at_any_verb() {
+    each(Ends::Machine).await;
 }
 
 /// The files lie there still: they are taken from the beginning, after a cleanup.

@@ -86,3 +86,41 @@ async fn a_machine_that_goes_down_while_it_is_looked_at_goes_back() {
     assert_eq!(module.end("u1").await["state"], "rolled_back");
     assert_eq!(module.installed(), None);
 }
+
+/// The way back over restarts of the machine, which goes down in the midst of each of its steps.
+#[tokio::test]
+async fn a_way_back_that_is_cut_off_by_restarts_is_gone_to_its_end() {
+    let module = Module::begin("").await;
+    let mut agent = module.story.online().await;
+    assert_eq!(module.update("first", "1.0.0").await["state"], "success");
+    module.forget();
+    module.says("NeedsArtifactReboot", "Automatic");
+    module.says("SupportsRollback", "Yes");
+    module.does("ArtifactVerifyReboot", "exit 1");
+    module.ask("u1", "2.0.0").await;
+    until("the machine is to be restarted", || module.reboots() == 1).await;
+    let back = ["ArtifactRollback", "ArtifactVerifyRollbackReboot", "ArtifactFailure", "Cleanup"];
+    back.iter().for_each(|verb| module.does(verb, "sleep 600"));
+    let mut boots = 1;
+    for verb in back {
+        agent.kill().await.unwrap();
+        agent = after_reboots(&module.story, boots).await;
+        boots += 1;
+        if verb == "ArtifactVerifyRollbackReboot" {
+            // What was cut off is done now, and for that the machine is to be restarted.
+            until("the machine is to be restarted again", || module.reboots() == 2).await;
+            agent.kill().await.unwrap();
+            agent = after_reboots(&module.story, boots).await;
+            boots += 1;
+        }
+        until(verb, || module.asked().last().is_some_and(|last| last == verb)).await;
+        assert!(verb == "Cleanup" || module.story.ends("u1").is_empty(), "{verb}");
+    }
+    agent.kill().await.unwrap();
+    let _agent = after_reboots(&module.story, boots).await;
+    let end = module.end("u1").await;
+    assert_eq!(end["state"], "rolled_back", "{end}");
+    module.asked_before(&[&["ArtifactVerifyReboot"][..], &back.map(|verb| [verb; 2]).concat()].concat());
+    assert_eq!((module.installed().as_deref(), module.reboots()), (Some("1.0.0"), 2));
+    assert_eq!(module.story.ends("u1").len(), 1);
+}
