@@ -184,6 +184,20 @@ async fn a_device_takes_the_patch_or_the_whole_package() {
     assert_eq!(story.version().as_deref(), Some("1.2.0"));
 }
 
+/// What stands for a signed package is signed itself, also where other files need not be.
+#[test]
+fn a_plain_file_does_not_stand_for_a_package() {
+    let bench = Bench::new();
+    bench.made.write("plain", "anything", 0o644);
+    let file = bench.path("plain");
+    let mut order = unpack(&bench, &file, 1 << 20);
+    order["allow_unsigned"] = true.into();
+    assert!(done(&order)["path"].is_string(), "asked for by itself it is taken");
+    order["full"] = json!({"url": FULL, "name": "app", "hardware_ids": [], "reason": "another base"});
+    let why = refused(&order);
+    assert!(why.contains("not a package"), "{why}");
+}
+
 #[tokio::test]
 async fn a_package_with_patches_is_made_by_this_program_too() {
     let story = Story::begin("").await;

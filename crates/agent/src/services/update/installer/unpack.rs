@@ -47,6 +47,8 @@ pub(super) fn run(order: &Unpack) -> Result<Unpacked> {
     match source.is_package()? {
         Ok(()) if keys.ids().next().is_none() => Err(Error::NoKeys),
         Ok(()) => packed(order, &source, &keys),
+        // What stands for a signed package is one, whatever may come without a signature.
+        Err(why) if order.full.is_some() => Err(why.into()),
         Err(why) => plain(order, &source, &keys, &why),
     }
 }
