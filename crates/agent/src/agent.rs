@@ -18,7 +18,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use connection::{endpoint, fault, settings};
-use signals::Signals;
+pub(crate) use signals::Signals;
 
 use crate::{
     action::{Actions, audit::Audit, policy::Policy},

@@ -1,4 +1,5 @@
-//! The system bus of D-Bus, for questions and signals. The only file that knows how the library does that; each question has its deadline.
+//! The system bus of D-Bus, for questions and signals. The only file that knows how the library does that; each question has
+//! its deadline.
 
 use std::{collections::HashMap, future::poll_fn, pin::Pin, time::Duration};
 

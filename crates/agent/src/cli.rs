@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
-const BAD_CONFIG: u8 = 78;
+pub(crate) const BAD_CONFIG: u8 = 78;
 /// Exit code of a command line that makes no sense, as clap has it.
 const USAGE: u8 = 2;
 /// Exit code of `register` when the backend says no (`EX_NOPERM`).

@@ -29,6 +29,7 @@ use rustix::process::{Pid, getppid};
 use crate::{
     config::{self, Sources},
     executor::own_program,
+    services::update::installer::lead,
 };
 pub(crate) use starts::settle;
 pub(crate) use trial::{Of, Phase, Trial};
@@ -36,8 +37,8 @@ use watch::Seen;
 
 /// The folder, in the state folder, for versions of this program.
 pub(crate) const FOLDER: &str = "agent";
-/// What this program is called in a version's folder.
-const PROGRAM: &str = "iot-agent";
+/// What this program is called in a package, and in a version's folder.
+pub(crate) const PROGRAM: &str = "iot-agent";
 /// The link to the version that is in use.
 const CURRENT: &str = "current";
 /// Tells a process which version of an update it is.
@@ -132,7 +133,7 @@ pub(crate) fn begin(sources: &Sources, report: Reporter) -> anyhow::Result<Next>
         };
         if let Err(error) = lead(&folder, failed.previous.as_deref()) {
             // What it led to before can be run all the same.
-            report(&told(error, "take back the link to", &link));
+            report(&error.context(format!("cannot take back the link to {link}")));
             if let Some(release) = failed.release_before() {
                 report(&told(exec_as(&failed.before(&folder), release), "start", release));
             }
@@ -170,23 +171,6 @@ fn launch(folder: &Path, link: &str, trial: Option<&Trial>, report: Reporter) {
     if let Some((trial, before)) = trial.and_then(|trial| Some((trial, trial.release_before()?))) {
         report(&told(exec_as(&trial.before(folder), before), "start", before));
     }
-}
-
-/// In one step, and for good.
-fn lead(folder: &Path, to: Option<&str>) -> io::Result<()> {
-    let link = folder.join(CURRENT);
-    match to {
-        Some(to) => {
-            let next = folder.join(".current.back");
-            match std::fs::remove_file(&next) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => std::os::unix::fs::symlink(to, &next)?,
-            }
-            std::fs::rename(&next, &link)?;
-        }
-        None => std::fs::remove_file(&link)?,
-    }
-    crate::store::sync_folder(folder)
 }
 
 /// What the link says, if there is one.

@@ -21,8 +21,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::log::chain;
-pub(crate) use disk::{make_folder, replace, sync_folder};
-use disk::{move_aside, read_regular, remove_temps};
+pub(crate) use disk::{make_folder, read_regular, replace, sync_folder};
+use disk::{move_aside, remove_temps};
 
 mod disk;
 

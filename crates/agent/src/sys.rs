@@ -86,7 +86,7 @@ pub(crate) fn end_with_parent(command: &mut std::process::Command) {
         unsafe { command.pre_exec(ask) };
     }
     #[cfg(not(target_os = "linux"))]
-    drop(command);
+    let _: &mut std::process::Command = command;
 }
 
 /// Every signal does again what it does by default, and none is blocked: both survive exec, and what the agent ignores

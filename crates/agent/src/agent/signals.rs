@@ -3,19 +3,19 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Signals, caught from the first moment on.
-pub(super) struct Signals {
-    pub(super) stop: Stop,
-    pub(super) reload: Signal,
+pub(crate) struct Signals {
+    pub(crate) stop: Stop,
+    pub(crate) reload: Signal,
 }
 
 /// What asks the process to end.
-pub(super) struct Stop {
+pub(crate) struct Stop {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    pub(super) fn catch() -> std::io::Result<Self> {
+    pub(crate) fn catch() -> std::io::Result<Self> {
         Ok(Self {
             stop: Stop {
                 terminate: signal(SignalKind::terminate())?,
@@ -28,7 +28,7 @@ impl Signals {
 
 impl Stop {
     /// Returns when the process is asked to end.
-    pub(super) async fn asked(&mut self) {
+    pub(crate) async fn asked(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -7,21 +7,21 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs::{self, File},
-    io::{BufReader, BufWriter, Read as _},
+    io::{BufReader, BufWriter},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use protocol::Timestamp;
-use ring::digest::{Context, SHA256};
+use protocol::{Timestamp, update::Sha256};
 use serde_json::json;
 
 use super::print;
 use crate::{
     clock::{self, Clock},
     services::update::package::{
-        Draft, Keys, Manifest, MetaData, Package as Opened, Patches, Trust, Unkept, Writer, sign,
+        Draft, Keys, Manifest, MetaData, Package as Opened, Patches, Trust, Unkept, Whole, Writer, sign,
+        whole,
     },
     status::printable,
 };
@@ -180,20 +180,8 @@ fn meta_data(file: &Path) -> anyhow::Result<MetaData> {
     serde_json::from_str(&text).with_context(|| format!("{} is no JSON object", file.display()))
 }
 
-/// The size and the SHA-256 of a file.
-fn digest(file: &Path) -> anyhow::Result<(u64, String)> {
-    let (mut hash, mut size, mut chunk) = (Context::new(&SHA256), 0, vec![0; 64 << 10]);
-    let mut source = open(file)?;
-    loop {
-        let count = source.read(&mut chunk).with_context(|| format!("read {}", file.display()))?;
-        if count == 0 {
-            let digest = hash.finish();
-            let text = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-            return Ok((size, text));
-        }
-        hash.update(&chunk[..count]);
-        size += count as u64;
-    }
+fn look(file: &Path) -> anyhow::Result<Whole> {
+    whole(open(file)?).with_context(|| format!("read {}", file.display()))
 }
 
 impl Create {
@@ -201,7 +189,7 @@ impl Create {
         let now = || Timestamp::from_system_time(Clock::new(clock::built(), None).now());
         let scripts =
             [("pre_install", self.pre_install), ("post_install", self.post_install), ("health", self.health)];
-        let full = self.full.as_deref().map(digest).transpose()?;
+        let full = self.full.as_deref().map(look).transpose()?;
         let draft = Draft {
             name: self.name,
             version: self.version,
@@ -213,8 +201,8 @@ impl Create {
             module: self.module,
             meta_data: self.meta_data.as_deref().map(meta_data).transpose()?,
             full_url: self.full_url,
-            full_size: full.as_ref().map(|(size, _)| *size),
-            full_sha256: full.map(|(_, sha256)| sha256),
+            full_size: full.map(|full| full.size),
+            full_sha256: full.map(|full| Sha256(full.sha256).to_string()),
             allow_downgrade: self.allow_downgrade,
             scripts: scripts
                 .into_iter()

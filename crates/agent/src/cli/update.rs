@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Read as _},
+    io::BufReader,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -11,7 +11,6 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use protocol::update::{Sha256, State, Wanted};
-use ring::digest::{Context, SHA256};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
@@ -21,7 +20,7 @@ use crate::{
     service::Service,
     services::update::{
         self, History, Listed, Past, Slot,
-        package::{Claim, Package, Trust},
+        package::{Claim, Package, Trust, Whole, whole},
     },
     status::{printable, update_line},
 };
@@ -153,8 +152,14 @@ impl Install {
                 format!("{} is no package ({}), so it is taken for a plain file", path.display(), error)
             })?,
         };
-        let (size, sha256) = digest(open()?).with_context(|| format!("read {}", path.display()))?;
-        Ok(Wanted { version, update_url: path.display().to_string(), sha256, size, signature })
+        let Whole { size, sha256 } = whole(open()?).with_context(|| format!("read {}", path.display()))?;
+        Ok(Wanted {
+            version,
+            update_url: path.display().to_string(),
+            sha256: Sha256(sha256),
+            size,
+            signature,
+        })
     }
 
     fn plain(&self, path: &Path, version: Option<String>) -> anyhow::Result<(String, Option<String>)> {
@@ -174,20 +179,6 @@ impl Install {
         let comment = text.lines().find_map(|line| line.strip_prefix("trusted comment: "));
         let claim = Claim::parse(comment.context("the signature has no trusted comment")?)?;
         Ok((version.unwrap_or_else(|| claim.version.to_string()), Some(text)))
-    }
-}
-
-fn digest(mut file: File) -> std::io::Result<(u64, Sha256)> {
-    let (mut hash, mut size, mut chunk) = (Context::new(&SHA256), 0, vec![0; 128 << 10]);
-    loop {
-        let count = file.read(&mut chunk)?;
-        if count == 0 {
-            let mut sha256 = [0; 32];
-            sha256.copy_from_slice(hash.finish().as_ref());
-            return Ok((size, Sha256(sha256)));
-        }
-        hash.update(&chunk[..count]);
-        size += count as u64;
     }
 }
 

@@ -101,6 +101,13 @@ pub struct Kept {
     pub dropped: u64,
 }
 
+impl Kept {
+    /// All that was kept.
+    pub(crate) fn joined(&self) -> Vec<u8> {
+        [self.head.as_slice(), &self.tail].concat()
+    }
+}
+
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {

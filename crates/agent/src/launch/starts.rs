@@ -11,7 +11,7 @@ use crate::{
     mqtt::{Connection, Mqtt},
     outbox::apart,
     service::Shared,
-    store::replace,
+    store::{VERSION, read_regular, replace},
 };
 
 /// Its name.
@@ -29,7 +29,7 @@ struct Starts {
 }
 
 fn read(folder: &Path) -> Option<Starts> {
-    serde_json::from_slice(&fs::read(folder.join(FILE)).ok()?).ok()
+    serde_json::from_slice(&read_regular(&folder.join(FILE)).ok()??).ok()
 }
 
 /// One more start of this version; whether it may be started at all.
@@ -38,7 +38,7 @@ pub(super) fn begin(folder: &Path, release: &str) -> bool {
     if before >= MOST {
         return false;
     }
-    let starts = Starts { version: crate::store::VERSION, release: release.to_owned(), count: before + 1 };
+    let starts = Starts { version: VERSION, release: release.to_owned(), count: before + 1 };
     // Where that cannot be written it is started all the same: a full disk is no reason not to.
     serde_json::to_vec(&starts).map(|bytes| replace(&folder.join(FILE), &bytes)).ok();
     true

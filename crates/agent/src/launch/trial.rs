@@ -2,20 +2,22 @@
 //! launcher between them; by one at a time.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::program;
-use crate::store::replace;
+use crate::{
+    services::update::installer::link,
+    store::{VERSION, read_regular, replace},
+};
 
 /// Its name.
 const FILE: &str = "trial.json";
-/// A longer one is damaged, in bytes.
-const MAX: u64 = 256 << 10;
 
 /// What is known of the latest version that came by an update.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,20 +29,22 @@ pub(crate) struct Trial {
     /// The update that brought it.
     pub(crate) update_id: String,
     /// What that asked for, as the service wrote it down.
-    pub(crate) asked: Box<RawValue>,
+    /// None once that is over.
+    #[serde(default)]
+    pub(crate) asked: Option<Box<RawValue>>,
     /// What the link said before; none where there was none.
     pub(crate) previous: Option<String>,
     /// The program that ran before.
-    pub(crate) program: PathBuf,
+    program: PathBuf,
     /// The version that was installed, and not by an update.
     #[serde(default)]
     pub(super) base: Option<String>,
     /// Seconds that it has to prove itself.
-    pub(crate) timeout: u64,
+    pub(super) timeout: u64,
     /// How many more while there is no network.
-    pub(crate) grace: u64,
+    pub(super) grace: u64,
     /// The host and port that a connection to the broker begins at.
-    pub(crate) reach: Option<(String, u16)>,
+    pub(super) reach: Option<(String, u16)>,
     /// The services that were degraded before.
     pub(crate) degraded: Vec<String>,
     /// How far it is.
@@ -52,7 +56,7 @@ pub(crate) struct Trial {
     pub(crate) cut: bool,
     /// How often it was started without proving itself.
     #[serde(default)]
-    pub(crate) starts: u32,
+    pub(super) starts: u32,
 }
 
 /// How far a version is.
@@ -67,31 +71,34 @@ pub(crate) enum Phase {
     Failed,
 }
 
-/// What is to be tried.
+/// What is to be tried, and how; see [`Trial`].
 #[derive(Debug)]
 pub(crate) struct Of {
     pub(crate) release: String,
     pub(crate) update_id: String,
     pub(crate) asked: Box<RawValue>,
     pub(crate) previous: Option<String>,
+    pub(crate) timeout: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) reach: Option<(String, u16)>,
+    pub(crate) degraded: Vec<String>,
 }
 
 impl Trial {
     /// Of a version that is about to be switched to.
-    pub(crate) fn new(Of { release, update_id, asked, previous }: Of) -> Self {
-        let program = std::env::current_exe().unwrap_or_else(|_| program(Path::new("/usr/bin"), ""));
+    pub(crate) fn new(of: Of) -> Self {
         Self {
-            version: crate::store::VERSION,
-            release,
-            update_id,
-            asked,
-            previous,
-            program,
+            version: VERSION,
+            release: of.release,
+            update_id: of.update_id,
+            asked: Some(of.asked),
+            previous: of.previous,
+            program: std::env::current_exe().unwrap_or_else(|_| program(Path::new("/usr/bin"), "")),
             base: Some(super::base()),
-            timeout: 0,
-            grace: 0,
-            reach: None,
-            degraded: Vec::new(),
+            timeout: of.timeout.as_secs(),
+            grace: of.grace.as_secs(),
+            reach: of.reach,
+            degraded: of.degraded,
             phase: Phase::Trial,
             why: None,
             cut: false,
@@ -101,9 +108,7 @@ impl Trial {
 
     /// What is on the disk, if it can be read.
     pub(crate) fn read(folder: &Path) -> Option<Self> {
-        let path = folder.join(FILE);
-        let sound = fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() <= MAX);
-        serde_json::from_slice(&fs::read(path).ok().filter(|_| sound)?).ok()
+        serde_json::from_slice(&read_regular(&folder.join(FILE)).ok()??).ok()
     }
 
     /// Puts it on the disk, in one step.
@@ -119,7 +124,7 @@ impl Trial {
 
     /// What the link says while it leads to this version.
     pub(crate) fn link(&self) -> String {
-        format!("versions/{}", self.release)
+        link(&self.release)
     }
 
     /// The program that ran before.

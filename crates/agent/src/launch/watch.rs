@@ -16,8 +16,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{AGAIN, Phase, Trial, WATCHER, agent, is_managed, program};
-use crate::{sys, systemd::Notifier};
+use super::{AGAIN, Phase, Trial, WATCHER, is_managed, program};
+use crate::{agent, cli::BAD_CONFIG, sys, systemd::Notifier};
 
 /// How often it is looked whether it has proved itself.
 const LOOK: Duration = Duration::from_millis(100);
@@ -32,8 +32,6 @@ const END: Duration = Duration::from_secs(6);
 /// How often it is tried whether there is a network, and how long that may take.
 const PROBE: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(5);
-/// The exit code of a bad configuration: it would be the same the next time.
-const BAD_CONFIG: i32 = 78;
 
 /// What became of it.
 #[derive(Debug)]
@@ -46,31 +44,22 @@ pub(super) enum Seen {
     Exit(ExitCode),
 }
 
-/// What this process is told, and passes on.
+/// What this process is told as the agent is, and passes on; and that a child has ended.
 struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    reload: Signal,
-    /// A child has ended.
+    agent: agent::Signals,
     child: Signal,
 }
 
 impl Signals {
     fn catch() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            reload: signal(SignalKind::hangup())?,
-            child: signal(SignalKind::child())?,
-        })
+        Ok(Self { agent: agent::Signals::catch()?, child: signal(SignalKind::child())? })
     }
 
     /// The next one that is to be passed on; none when a child has ended.
     async fn next(&mut self) -> Option<Kill> {
         tokio::select! {
-            _ = self.terminate.recv() => Some(Kill::TERM),
-            _ = self.interrupt.recv() => Some(Kill::TERM),
-            _ = self.reload.recv() => Some(Kill::HUP),
+            () = self.agent.stop.asked() => Some(Kill::TERM),
+            _ = self.agent.reload.recv() => Some(Kill::HUP),
             _ = self.child.recv() => None,
         }
     }
@@ -134,7 +123,8 @@ impl Watcher<'_> {
                         return Seen::Failed(failed.why.unwrap_or_default());
                     }
                     why = describe(status);
-                    if status.code() == Some(BAD_CONFIG) {
+                    // It would be the same the next time.
+                    if status.code() == Some(BAD_CONFIG.into()) {
                         return Seen::Failed(why);
                     }
                     tokio::select! {
@@ -147,7 +137,7 @@ impl Watcher<'_> {
     }
 
     fn start(&self, trial: &Trial) -> io::Result<Pid> {
-        let mut command = agent(&program(self.folder, &trial.link()), &trial.release);
+        let mut command = super::agent(&program(self.folder, &trial.link()), &trial.release);
         // The watchdog of systemd is fed by this process until the other one is the main one.
         command.env(WATCHER, std::process::id().to_string()).env_remove("WATCHDOG_PID");
         sys::end_with_parent(&mut command);
@@ -258,11 +248,12 @@ impl Clock {
             return None;
         }
         let seconds = self.limit.saturating_sub(MARGIN).as_secs();
-        Some(format!(
-            "it has not proved itself within {seconds} s, although the broker's port can be reached from here"
-        ))
-        .filter(|_| cut)
-        .or_else(|| Some(format!("it has not proved itself within {seconds} s")))
+        let more = match cut {
+            false => "",
+            true if now < self.last => ", although the broker's port can be reached from here",
+            true => ", and there is no network",
+        };
+        Some(format!("it has not proved itself within {seconds} s{more}"))
     }
 
     async fn reaches(&self) -> bool {

@@ -12,10 +12,6 @@ mod jobs;
 mod offers;
 mod outcome;
 pub mod package;
-#[cfg(all(feature = "dbus", target_os = "linux"))]
-mod rauc;
-#[cfg(not(all(feature = "dbus", target_os = "linux")))]
-#[path = "update/rauc_absent.rs"]
 mod rauc;
 mod record;
 mod settings;

@@ -23,7 +23,7 @@ pub(super) fn remove_temps(dir: &Path) {
 }
 
 /// The bytes of a regular file of reasonable length; `None` for anything else that stands there.
-pub(super) fn read_regular(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read_regular(path: &Path) -> io::Result<Option<Vec<u8>>> {
     // Not blocking: opening a pipe would otherwise wait for its writer.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {

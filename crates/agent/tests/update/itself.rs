@@ -220,3 +220,19 @@ async fn a_trial_that_is_cut_off_is_gone_on_with() {
     stop(&mut agent, "after a trial").await;
     assert_eq!(story.ends("u1").len(), 1);
 }
+
+/// Nothing but its trial knows of it any more, and it is over: nobody hears of it again.
+#[tokio::test]
+async fn an_update_that_is_over_is_not_gone_on_with() {
+    let story = Story::begin(QUICK).await;
+    let mut agent = story.online().await;
+    assert_eq!(story.update("u1", "2.0.0", &sound(&story, "2.0.0", &[])).await["state"], "success");
+    assert_eq!(story.update("u2", "1.0.0", &story.package("1.0.0", &[], &[])).await["state"], "success");
+    stop(&mut agent, "between updates").await;
+    fs::remove_file(story.home.path().join("state/update/history.json")).unwrap();
+    let said = story.said("u1").len();
+    let mut agent = story.online().await;
+    assert_eq!(story.update("u3", "1.1.0", &story.package("1.1.0", &[], &[])).await["state"], "success");
+    assert_eq!(story.said("u1").len(), said, "{:?}", story.said("u1"));
+    stop(&mut agent, "after all").await;
+}

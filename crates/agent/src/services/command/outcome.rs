@@ -142,10 +142,10 @@ fn encoded(text: &str) -> usize {
 /// At most `keep` bytes of it from both ends, how many are left out between, and whether some were no UTF-8.
 fn text(kept: &Kept, keep: usize) -> (String, u64, bool) {
     if kept.dropped == 0 && kept.head.len() + kept.tail.len() <= keep {
-        let (text, lossy) = decode(&[&kept.head[..], &kept.tail].concat());
+        let (text, lossy) = decode(&kept.joined());
         return (text, 0, lossy);
     }
-    let all = [&kept.head[..], &kept.tail].concat();
+    let all = kept.joined();
     let (head, tail) = if kept.dropped == 0 {
         all.split_at(all.len().div_ceil(2))
     } else {

@@ -17,8 +17,6 @@ mod kinds;
 mod module;
 mod rauc;
 
-pub(super) use rauc::Slots;
-
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use protocol::update::{Report, Sha256, State, Wanted};
@@ -33,8 +31,8 @@ use super::{
 };
 
 use crate::outbox::Tally;
-pub(super) use module::Progress;
 use module::Verb;
+pub(super) use {module::Progress, rauc::Slots};
 
 /// How soon what could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(2);

@@ -22,12 +22,15 @@ mod unpack;
 use std::{
     ffi::OsString,
     io::{self, Write as _},
+    path::Path,
     process::ExitCode,
 };
 
 use error::{Error, Result};
 pub(crate) use module::usable as usable_module;
 pub(crate) use order::{Full, Installed, Kind, Order, Report, Scripts, Unpack, Unpacked};
+use target::Target;
+pub(crate) use target::link;
 
 use crate::log::chain;
 
@@ -67,6 +70,15 @@ fn run(order: Order) -> Result<Report> {
         Order::Clean { target, keep, previous } => switch::clean(&target, keep, previous.as_deref())?,
     }
     Ok(Report::Done)
+}
+
+/// Makes the link of a software's folder lead there, or nowhere, in one step: for the launcher, where no installer is at work.
+///
+/// # Errors
+/// The disk does not let it.
+pub(crate) fn lead(folder: &Path, to: Option<&str>) -> anyhow::Result<()> {
+    let target = Target::peek(folder)?;
+    Ok(to.map_or_else(|| target.lead_nowhere(), |to| target.lead(to))?)
 }
 
 fn say(report: &Report) -> io::Result<()> {

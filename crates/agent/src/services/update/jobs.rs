@@ -88,7 +88,7 @@ impl Jobs {
         let argv = vec![own_program().to_string_lossy().into_owned(), installer::COMMAND.to_owned(), order];
         let job = self.job(argv, &BTreeMap::new(), PathBuf::from("/"), INSTALLER);
         let ended = self.carry_out(job).await.map_err(for_now)?;
-        let line = [ended.stdout.head.as_slice(), ended.stdout.tail.as_slice()].concat();
+        let line = ended.stdout.joined();
         match serde_json::from_slice(&line) {
             Ok(Report::Error { reason, lasting }) => Err(Refused { why: reason, lasting }),
             Ok(report) => Ok(report),
@@ -191,8 +191,7 @@ fn result(ended: &Ended) -> Result<(), Fault> {
 /// What it said, if it ended well.
 fn said(ended: &Ended) -> Result<String, Fault> {
     result(ended)?;
-    let bytes = [ended.stdout.head.as_slice(), ended.stdout.tail.as_slice()].concat();
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(String::from_utf8_lossy(&ended.stdout.joined()).into_owned())
 }
 
 fn describe(Ended { end, stdout, stderr, duration }: &Ended) -> Fault {
@@ -203,10 +202,8 @@ fn describe(Ended { end, stdout, stderr, duration }: &Ended) -> Fault {
         End::Cancelled | End::Interrupted | End::Lost => (None, "was interrupted".to_owned()),
         End::Failed(why) => (None, format!("could not be run: {why}")),
     };
-    let said = [stderr, stdout].into_iter().map(|kept| {
-        let bytes = [kept.head.as_slice(), kept.tail.as_slice()].concat();
-        String::from_utf8_lossy(&bytes).trim().to_owned()
-    });
+    let said =
+        [stderr, stdout].into_iter().map(|kept| String::from_utf8_lossy(&kept.joined()).trim().to_owned());
     let said = said.into_iter().find(|text| !text.is_empty());
     let why = match said {
         Some(said) => {

@@ -1,20 +1,24 @@
-//! RAUC, asked over D-Bus: <https://rauc.readthedocs.io/en/latest/reference.html#d-bus-api>.
+//! RAUC, which writes root file systems into slots: asked over D-Bus, where this program has that.
 
-use std::{collections::HashMap, path::Path};
+#[cfg(not(all(feature = "dbus", target_os = "linux")))]
+mod absent;
+#[cfg(all(feature = "dbus", target_os = "linux"))]
+mod service;
 
-use serde::Serialize;
-use zbus::{Error, Variant};
+use std::collections::BTreeMap;
 
-use crate::bus::{Bus, Place, Properties, Signals, plain, text, whole};
-
-const INSTALLER: Place<'_> =
-    Place { service: "de.pengutronix.rauc", path: "/", interface: "de.pengutronix.rauc.Installer" };
-
-/// RAUC, as long as the bus is there.
-pub(super) struct Rauc(Bus);
+#[cfg(not(all(feature = "dbus", target_os = "linux")))]
+pub(crate) use absent::slots;
+#[cfg(not(all(feature = "dbus", target_os = "linux")))]
+pub(super) use absent::{Rauc, Results};
+#[cfg(all(feature = "dbus", target_os = "linux"))]
+pub(crate) use service::slots;
+#[cfg(all(feature = "dbus", target_os = "linux"))]
+pub(super) use service::{Rauc, Results};
 
 /// What it says of itself.
 #[derive(Debug)]
+#[cfg_attr(not(all(feature = "dbus", target_os = "linux")), allow(dead_code, reason = "nobody says it"))]
 pub(super) struct Now {
     /// It is installing a bundle, ours or another.
     pub(super) busy: bool,
@@ -26,92 +30,12 @@ pub(super) struct Now {
     pub(super) booted: String,
 }
 
-/// The results of installations; 0 is a success.
-pub(super) struct Results(Signals);
-
 /// A slot, as it is shown.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Slot {
     /// By which it is known: "rootfs.0".
     pub(crate) slot: String,
     /// What is said of it, where it is said: class, state ("booted", "inactive"), boot-status ("good", "bad"), bundle.version,
     /// installed.timestamp, with these names of RAUC's.
-    #[serde(flatten)]
-    pub(crate) facts: std::collections::BTreeMap<&'static str, String>,
-}
-
-/// What is shown of a slot, by RAUC's names.
-const FACTS: [&str; 6] =
-    ["class", "bootname", "state", "boot-status", "bundle.version", "installed.timestamp"];
-
-impl Rauc {
-    pub(super) async fn open() -> Result<Self, String> {
-        Bus::open().await.map(Self).map_err(|error| format!("there is no system bus: {}", plain(&error)))
-    }
-
-    pub(super) async fn now(&self) -> Result<Now, String> {
-        let told = self.0.properties(INSTALLER).await.map_err(absent)?;
-        let percent = match told.get("Progress").map(|value| &**value) {
-            Some(Variant::Structure(progress)) => match progress.fields().first() {
-                Some(Variant::I32(percent)) => u8::try_from(*percent).ok().filter(|percent| *percent <= 100),
-                _ => None,
-            },
-            _ => None,
-        };
-        let word = |name: &str| text(told.get(name)).unwrap_or_default().to_owned();
-        let busy = word("Operation") != "idle";
-        Ok(Now { busy, percent, trouble: word("LastError"), booted: word("BootSlot") })
-    }
-
-    pub(super) async fn results(&self) -> Result<Results, String> {
-        self.0.signals(INSTALLER, "Completed").await.map(Results).map_err(absent)
-    }
-
-    /// Has a bundle installed; how that ends is told by [`Results`].
-    pub(super) async fn install(&self, bundle: &Path) -> Result<(), String> {
-        let bundle = bundle.to_str().ok_or("the path of the bundle is no UTF-8")?;
-        let none: HashMap<&str, Variant<'_>> = HashMap::new();
-        self.0.call(INSTALLER, "InstallBundle", &(bundle, none)).await.map_err(absent)
-    }
-
-    /// Says of a slot ("booted", "other") what it is: "good", "bad", "active".
-    pub(super) async fn mark(&self, state: &str, slot: &str) -> Result<(), String> {
-        let marked = self.0.call::<(String, String)>(INSTALLER, "Mark", &(state, slot)).await;
-        let what = format!("RAUC does not mark the slot {slot} as {state}");
-        marked.map(drop).map_err(|error| format!("{what}: {}", plain(&error)))
-    }
-
-    async fn slots(&self) -> Result<Vec<Slot>, String> {
-        let told: Vec<(String, Properties)> =
-            self.0.call(INSTALLER, "GetSlotStatus", &()).await.map_err(absent)?;
-        let fact = |facts: &Properties, name: &'static str| {
-            let value = facts.get(name);
-            let value = text(value).map(str::to_owned).or_else(|| whole(value).map(|n| n.to_string()));
-            Some((name, value?))
-        };
-        let slot = |(slot, facts): (String, Properties)| {
-            let facts = FACTS.into_iter().filter_map(|name| fact(&facts, name)).collect();
-            Slot { slot, facts }
-        };
-        Ok(told.into_iter().map(slot).collect())
-    }
-}
-
-impl Results {
-    /// The next one; none when the bus is gone.
-    pub(super) async fn next(&mut self) -> Option<i32> {
-        self.0.next().await
-    }
-}
-
-/// The slots of this machine.
-///
-/// # Errors
-/// RAUC cannot be asked.
-pub(crate) async fn slots() -> Result<Vec<Slot>, String> {
-    Rauc::open().await?.slots().await
-}
-
-fn absent(error: Error) -> String {
-    format!("RAUC cannot be asked: {}", plain(&error))
+    pub(crate) facts: BTreeMap<&'static str, String>,
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use testkit::Process;
+
 use super::module::{AFTER, Module};
 use crate::{commands::after_reboots, story::until, support::stop};
 
@@ -25,14 +27,20 @@ async fn it_proves_itself_after_the_restart() {
     assert!(module.states("u1").iter().any(|state| state == "rebooting"));
 }
 
-#[tokio::test]
-async fn it_goes_back_over_another_restart() {
+/// With one version installed; the next takes a restart of the machine, and can be taken back.
+async fn installed_one() -> (Module, Process) {
     let module = Module::begin("").await;
-    let mut agent = module.story.online().await;
+    let agent = module.story.online().await;
     assert_eq!(module.update("first", "1.0.0").await["state"], "success");
     module.forget();
     module.says("NeedsArtifactReboot", "Automatic");
     module.says("SupportsRollback", "Yes");
+    (module, agent)
+}
+
+#[tokio::test]
+async fn it_goes_back_over_another_restart() {
+    let (module, mut agent) = installed_one().await;
     module.does("ArtifactVerifyReboot", "echo the old partition; exit 1");
     module.ask("u1", "2.0.0").await;
     until("the machine is to be restarted", || module.reboots() == 1).await;
@@ -90,12 +98,7 @@ async fn a_machine_that_goes_down_while_it_is_looked_at_goes_back() {
 /// The way back over restarts of the machine, which goes down in the midst of each of its steps.
 #[tokio::test]
 async fn a_way_back_that_is_cut_off_by_restarts_is_gone_to_its_end() {
-    let module = Module::begin("").await;
-    let mut agent = module.story.online().await;
-    assert_eq!(module.update("first", "1.0.0").await["state"], "success");
-    module.forget();
-    module.says("NeedsArtifactReboot", "Automatic");
-    module.says("SupportsRollback", "Yes");
+    let (module, mut agent) = installed_one().await;
     module.does("ArtifactVerifyReboot", "exit 1");
     module.ask("u1", "2.0.0").await;
     until("the machine is to be restarted", || module.reboots() == 1).await;

@@ -30,7 +30,7 @@ impl Updater {
         let mut tally = self.tell_state(course, record, State::Confirming);
         let began = Instant::now();
         let by = began + self.config.health.timeout.get();
-        if let Err(why) = self.services_well(course, record, by).await {
+        if let Err(why) = self.well(course, record, by).await {
             return Next::Restore(why);
         }
         match self.healthy(course, record, by).await {
@@ -130,7 +130,7 @@ impl Updater {
                 match cut.replace(Instant::now()) {
                     None => {
                         self.tell_cut(course, record, &why);
-                        self.note_cut(course, record).await;
+                        self.cut(course, record).await;
                     }
                     // For the next process, too.
                     Some(since) => {

@@ -6,13 +6,13 @@ use std::{
 };
 
 use protocol::update::State;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{Course, Duration, Next};
 use crate::services::update::{
     Asked, Updater,
-    installer::{Kind, Order, Report, Unpack, Unpacked},
+    installer::{Kind, Order, Report, Unpack, Unpacked, link},
     jobs::Fault,
     record::{Record, Stage, Version},
 };
@@ -180,10 +180,14 @@ impl Updater {
         if let Err(next) = self.restart_machine(course, record).await {
             return next;
         }
+        Next::Restore(self.ends_with_the_machine().await)
+    }
+
+    /// The machine is going down, and this process with it. Why it has not.
+    pub(super) async fn ends_with_the_machine(&self) -> String {
         let timeout = self.config.health.timeout.get();
-        // This process ends with the machine.
-        sleep_until(Instant::now() + timeout).await;
-        Next::Restore(format!("the machine was not restarted within {} s", timeout.as_secs()))
+        sleep(timeout).await;
+        format!("the machine was not restarted within {} s", timeout.as_secs())
     }
 
     /// Has the machine restarted, as the settings say.
@@ -194,6 +198,13 @@ impl Updater {
         let words = self.config.reboot_command.words();
         let run = self.jobs.run(words, &BTreeMap::new(), PathBuf::from("/"), COMMAND).await;
         run.map_err(|fault| format!("reboot_command {}", fault.why))
+    }
+
+    /// It cannot be taken back now; says so and waits, longer each time.
+    pub(super) async fn not_back_yet(&self, course: &Course<'_>, why: &str, tries: u32) {
+        warn!(id = course.id, error = why, "an update cannot be taken back yet");
+        self.ctx.degraded(format!("an update cannot be taken back yet: {why}"));
+        sleep(self.ctx.shared.backoff.delay(tries)).await;
     }
 
     /// What was in use before is again.
@@ -213,9 +224,7 @@ impl Updater {
                 return Next::End(State::Failed, Some(why));
             }
             // A full disk may have room again.
-            warn!(id = course.id, error = refused.why, "an update cannot be taken back yet");
-            self.ctx.degraded(format!("an update cannot be taken back yet: {}", refused.why));
-            sleep(self.ctx.shared.backoff.delay(tries)).await;
+            self.not_back_yet(course, &refused.why, tries).await;
             tries += 1;
         }
         self.show_ready();
@@ -298,9 +307,4 @@ impl Updater {
             .map(|(key, value)| (key.to_owned(), value)),
         )
     }
-}
-
-/// What `current` reads as when it leads to a version.
-fn link(version: &str) -> String {
-    format!("versions/{version}")
 }

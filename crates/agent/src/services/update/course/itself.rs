@@ -16,11 +16,11 @@ use super::{Course, Next};
 use crate::{
     action::Order,
     executor::own_program,
-    launch::{Life, Of, Phase, Trial, current},
+    launch::{Life, Of, PROGRAM, Phase, Trial, current},
+    outbox::apart,
     services::update::{
         Asked, Updater,
-        installer::{Kind, Unpacked},
-        package::AGENT,
+        installer::{Unpacked, link},
         record::Record,
     },
 };
@@ -38,7 +38,7 @@ impl Updater {
         record: &mut Record,
         package: &Unpacked,
     ) -> Next {
-        if let Err(why) = runs_here(&package.path.join(AGENT)) {
+        if let Err(why) = runs_here(&package.path.join(PROGRAM)) {
             return Next::End(State::Failed, Some(why));
         }
         let trial = match self.trial(course, package) {
@@ -52,23 +52,22 @@ impl Updater {
     fn trial(&self, course: &Course<'_>, package: &Unpacked) -> serde_json::Result<Trial> {
         let degraded = self.ctx.shared.board.states().into_iter();
         let degraded = degraded.filter(|(_, state)| *state != ServiceState::Running).map(|(name, _)| name);
-        let mut trial = Trial::new(Of {
+        Ok(Trial::new(Of {
             release: package.version.clone(),
             update_id: course.id.to_owned(),
             asked: to_raw_value(course.asked)?,
             previous: package.previous.clone(),
-        });
-        trial.timeout = self.config.health.timeout.get().as_secs();
-        trial.grace = self.config.health.network_grace.get().as_secs();
-        trial.reach = self.ctx.mqtt.first_hop();
-        trial.degraded = degraded.collect();
-        Ok(trial)
+            timeout: self.config.health.timeout.get(),
+            grace: self.config.health.network_grace.get(),
+            reach: self.ctx.mqtt.first_hop(),
+            degraded: degraded.collect(),
+        }))
     }
 
     /// The old version makes way for the new one; the new one goes on.
     pub(super) async fn itself_arrived(&self, course: &Course<'_>, record: &Record) -> Option<Next> {
         let package = record.package.as_ref()?;
-        let trial = self.trial_of(course).await;
+        let trial = self.trial_of(course.id).await;
         if trial.as_ref().is_some_and(|trial| trial.phase == Phase::Failed) {
             let why = trial.and_then(|trial| trial.why).unwrap_or_default();
             return Some(Next::Restore(why));
@@ -76,7 +75,7 @@ impl Updater {
         if is_running(package) {
             return None;
         }
-        let leads = current(&self.own()) == Some(format!("versions/{}", package.version));
+        let leads = current(&self.own()) == Some(link(&package.version));
         match trial {
             Some(trial) if leads && trial.phase == Phase::Trial => self.make_way().await,
             _ => Some(Next::Restore("the new version could not be started".to_owned())),
@@ -87,16 +86,8 @@ impl Updater {
     ///
     /// # Errors
     /// Which is not, by then.
-    pub(super) async fn services_well(
-        &self,
-        course: &Course<'_>,
-        record: &Record,
-        by: Instant,
-    ) -> Result<(), String> {
-        if record.package.as_ref().is_none_or(|package| package.kind != Kind::Agent) {
-            return Ok(());
-        }
-        let before = self.trial_of(course).await.map(|trial| trial.degraded).unwrap_or_default();
+    pub(super) async fn services_well(&self, course: &Course<'_>, by: Instant) -> Result<(), String> {
+        let before = self.trial_of(course.id).await.map(|trial| trial.degraded).unwrap_or_default();
         loop {
             let ill = self.ctx.shared.board.all().into_iter().find(|(name, line)| {
                 let ill = matches!(line.state, ServiceState::Degraded | ServiceState::Restarting);
@@ -113,7 +104,7 @@ impl Updater {
 
     /// The launcher is told that it need not wait any more.
     pub(super) async fn commit_itself(&self, course: &Course<'_>) -> Option<Next> {
-        if let Some(mut trial) = self.trial_of(course).await {
+        if let Some(mut trial) = self.trial_of(course.id).await {
             // First: whoever watches may be gone the moment that it is written.
             Life::of_this_process().outlive();
             (trial.phase, trial.cut) = (Phase::Confirmed, false);
@@ -123,10 +114,8 @@ impl Updater {
     }
 
     /// The launcher is told that this version finds no network.
-    pub(super) async fn note_cut(&self, course: &Course<'_>, record: &Record) {
-        if record.package.as_ref().is_some_and(|package| package.kind == Kind::Agent)
-            && let Some(mut trial) = self.trial_of(course).await
-        {
+    pub(super) async fn note_cut(&self, course: &Course<'_>) {
+        if let Some(mut trial) = self.trial_of(course.id).await {
             trial.cut = true;
             self.keep_trial(&trial).await;
         }
@@ -138,7 +127,7 @@ impl Updater {
         if !is_running(package) {
             return self.switch_back(course, record).await;
         }
-        let trial = match self.trial_of(course).await {
+        let trial = match self.trial_of(course.id).await {
             Some(trial) => Ok(trial),
             // It is taken back by hand, or nobody knows any more how it came.
             None => self.trial(course, package),
@@ -154,21 +143,24 @@ impl Updater {
 
     /// Why an update of this id has failed already, as the launcher knows, although the record of it is gone.
     pub(super) async fn has_failed_before(&self, id: &str) -> Option<String> {
-        let folder = self.own();
-        let trial = crate::outbox::apart(move || Trial::read(&folder)).await?;
-        (trial.update_id == id && trial.phase == Phase::Failed).then_some(trial.why.unwrap_or_default())
+        let trial = self.trial_of(id).await?;
+        (trial.phase == Phase::Failed).then_some(trial.why.unwrap_or_default())
     }
 
     /// The order of an update of this program that was on its way, where everything else about it is gone.
     pub(in super::super) async fn forgotten(&self) -> Option<Order<Asked>> {
-        let folder = self.own();
-        let trial = crate::outbox::apart(move || Trial::read(&folder)).await?;
-        let id = trial.update_id;
-        let (record, history) = (self.files.record().await.ok()?, self.files.history().await.ok()?);
-        let known = record.is_some_and(|record| record.id == id)
-            || history.updates.iter().any(|past| past.update_id == id);
-        let request = serde_json::from_str(trial.asked.get()).ok()?;
+        let Trial { update_id: id, asked, .. } = self.latest_trial().await?;
+        let request = serde_json::from_str(asked?.get()).ok()?;
+        let known = self.files.record().await.ok()?.is_some_and(|record| record.id == id);
         (!known).then_some(Order { id: Some(id), expires_at: None, request })
+    }
+
+    /// The update is over: from now on nobody needs to know what it asked for.
+    pub(super) async fn settle_trial(&self, course: &Course<'_>) {
+        if let Some(mut trial) = self.trial_of(course.id).await.filter(|trial| trial.asked.is_some()) {
+            trial.asked = None;
+            self.keep_trial(&trial).await;
+        }
     }
 
     /// This process ends, in good order.
@@ -177,16 +169,19 @@ impl Updater {
         pending().await
     }
 
-    async fn trial_of(&self, course: &Course<'_>) -> Option<Trial> {
+    async fn latest_trial(&self) -> Option<Trial> {
         let folder = self.own();
-        let trial = crate::outbox::apart(move || Trial::read(&folder)).await?;
-        Some(trial).filter(|trial| trial.update_id == course.id)
+        apart(move || Trial::read(&folder)).await
+    }
+
+    async fn trial_of(&self, id: &str) -> Option<Trial> {
+        self.latest_trial().await.filter(|trial| trial.update_id == id)
     }
 
     async fn keep_trial(&self, trial: &Trial) {
         let write = || async {
             let (trial, folder) = (trial.clone(), self.own());
-            crate::outbox::apart(move || trial.write(&folder)).await.map_err(|error| error.to_string())
+            apart(move || trial.write(&folder)).await.map_err(|error| error.to_string())
         };
         self.insist(write).await;
     }

@@ -1,6 +1,7 @@
 //! Where the kinds of updates differ.
 
 use protocol::update::State;
+use tokio::time::Instant;
 
 use super::{Course, Next};
 use crate::services::update::{
@@ -20,7 +21,7 @@ impl Updater {
         match package.kind {
             Kind::Files => self.switch(course, record, package).await,
             Kind::Command | Kind::Plain => self.command(course, record, package).await,
-            Kind::Module => self.install_module(course, record, package).await,
+            Kind::Module => self.install_module(course, record).await,
             Kind::Rauc => self.install_bundle(course, record, package).await,
             Kind::Agent => self.install_itself(course, record, package).await,
         }
@@ -46,6 +47,24 @@ impl Updater {
             Some(Kind::Rauc) => self.bundle_arrived(course, record).await,
             Some(Kind::Agent) => self.itself_arrived(course, record).await,
             _ => None,
+        }
+    }
+
+    /// What it has done to others is as well as before, at the latest then.
+    ///
+    /// # Errors
+    /// What is not.
+    pub(super) async fn well(&self, course: &Course<'_>, record: &Record, by: Instant) -> Result<(), String> {
+        match kind(record) {
+            Some(Kind::Agent) => self.services_well(course, by).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// There is no network to prove itself by: tells whoever else waits for that.
+    pub(super) async fn cut(&self, course: &Course<'_>, record: &Record) {
+        if kind(record) == Some(Kind::Agent) {
+            self.note_cut(course).await;
         }
     }
 
@@ -79,6 +98,8 @@ impl Updater {
         if kind(record) == Some(Kind::Module) {
             self.clean_module(course, record).await;
         }
+        // Whatever is known of it: the record may be the one of an update that had lost everything else.
+        self.settle_trial(course).await;
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
     outbox::apart,
     services::update::{
         Updater,
-        installer::{Unpacked, usable_module},
+        installer::usable_module,
         jobs::Fault,
         record::{Record, Stage},
     },
@@ -56,12 +56,7 @@ enum Cut {
 
 impl Updater {
     /// Has the module take the files and install them.
-    pub(super) async fn install_module(
-        &self,
-        course: &mut Course<'_>,
-        record: &mut Record,
-        _package: &Unpacked,
-    ) -> Next {
+    pub(super) async fn install_module(&self, course: &mut Course<'_>, record: &mut Record) -> Next {
         self.tell_state(course, record, State::Installing);
         let failed = |why: String| Next::End(State::Failed, Some(why));
         let progress = record.module.get_or_insert_default();

@@ -9,8 +9,7 @@ use std::{
 
 use protocol::update::{Report, State};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::warn;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Course, Next};
 use crate::services::update::{
@@ -202,12 +201,8 @@ impl Updater {
         let on_the_new_one = loop {
             match self.mark_back(&slots.before).await {
                 Ok(on_the_new_one) => break on_the_new_one,
-                Err(trouble) => {
-                    warn!(id = course.id, error = trouble, "an update cannot be taken back yet");
-                    self.ctx.degraded(format!("an update cannot be taken back yet: {trouble}"));
-                }
+                Err(trouble) => self.not_back_yet(course, &trouble, tries).await,
             }
-            sleep(self.ctx.shared.backoff.delay(tries)).await;
             tries += 1;
         };
         self.show_ready();
@@ -224,10 +219,8 @@ impl Updater {
         if let Err(trouble) = self.reboot().await {
             return Next::End(State::Failed, Some(format!("{why}; and to go back: {trouble}")));
         }
-        // This process ends with the machine.
-        sleep_until(Instant::now() + self.config.health.timeout.get()).await;
-        let why = format!("{why}; the slot before is booted next, but the machine was not restarted");
-        Next::End(State::Failed, Some(why))
+        let trouble = self.ends_with_the_machine().await;
+        Next::End(State::Failed, Some(format!("{why}; the slot before is booted next, but {trouble}")))
     }
 
     /// The slot before is booted next; whether another one runs now.

@@ -2,10 +2,9 @@
 
 use std::{fs::File, io::Read as _, os::fd::OwnedFd};
 
-use ring::digest::{SHA256, digest};
-
 use super::same;
-use crate::services::update::package::{AGENT, Bases, Entry, Error, Result, hex};
+use crate::launch::PROGRAM;
+use crate::services::update::package::{Bases, Entry, Error, Result, hex, whole};
 
 /// This program, where no version of it was installed by an update yet.
 const SELF: &str = "/proc/self/exe";
@@ -26,7 +25,7 @@ impl Current {
     fn open(&self, path: &str) -> Option<File> {
         match &self.root {
             Some(root) => same::open(root, path),
-            None if self.itself && path == AGENT => File::open(SELF).ok(),
+            None if self.itself && path == PROGRAM => File::open(SELF).ok(),
             None => None,
         }
     }
@@ -47,8 +46,7 @@ impl Bases for Current {
         // No more than it was, should it grow meanwhile.
         let mut bytes = Vec::with_capacity(usize::try_from(needed).unwrap_or(0));
         file.take(needed).read_to_end(&mut bytes).map_err(Error::Read)?;
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(digest(&SHA256, &bytes).as_ref());
+        let sha256 = whole(bytes.as_slice()).map_err(Error::Read)?.sha256;
         let wanted = entry.base.unwrap_or_default();
         if sha256 == wanted {
             return Ok(bytes);

@@ -9,11 +9,10 @@ use std::{
     },
 };
 
-use ring::digest::{Context, SHA256};
 use rustix::fs::{Mode, OFlags};
 
 use super::tree::FOLDER;
-use crate::services::update::package::{Entry, Place, Result, Sink};
+use crate::services::update::package::{Entry, Place, Result, Sink, whole};
 
 /// Takes entries, keeps none, and remembers the first that is another in the folder.
 pub(super) struct Same {
@@ -64,28 +63,12 @@ pub(super) fn open(root: &OwnedFd, path: &str) -> Option<File> {
     open(&folder, name, flags).map(File::from)
 }
 
-/// The SHA-256 of a file, to its end.
-fn hash(mut file: &File) -> std::io::Result<[u8; 32]> {
-    let (mut hash, mut chunk) = (Context::new(&SHA256), vec![0; 64 << 10]);
-    loop {
-        let count = match file.read(&mut chunk) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            result => result?,
-        };
-        if count == 0 {
-            let mut bytes = [0; 32];
-            bytes.copy_from_slice(hash.finish().as_ref());
-            return Ok(bytes);
-        }
-        hash.update(&chunk[..count]);
-    }
-}
-
 impl Sink for Same {
     /// Of a patch there is nothing to compare with but the hash of what it makes.
     fn begin_patch(&mut self, entry: &Entry, _: u64) -> Result<()> {
         self.begin(entry)?;
-        let same = self.file.as_ref().is_none_or(|file| hash(file).is_ok_and(|found| found == entry.sha256));
+        let same =
+            self.file.as_ref().is_none_or(|file| whole(file).is_ok_and(|found| found.sha256 == entry.sha256));
         if !same {
             self.differs();
         }

@@ -6,7 +6,7 @@ use semver::Version;
 
 use super::{
     Error, Result,
-    target::{Target, sound},
+    target::{Target, link, sound},
 };
 
 /// The staged folder becomes the version's, and `current` leads to it.
@@ -29,7 +29,7 @@ pub(super) fn forth(path: &Path, version: &str, staged: &Path) -> Result<()> {
     } else {
         return Err(Error::Gone { staged: staged.to_owned(), version: target.version_path(version) });
     }
-    let link = Target::link(version);
+    let link = link(version);
     if target.current()?.as_deref() == Some(link.as_str()) { target.sync() } else { target.lead(&link) }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn back(path: &Path, version: &str, previous: Option<&str>) -> Result
         Some(previous) if target.leads_somewhere(previous)? => target.lead(previous)?,
         Some(previous) => return Err(Error::NoWayBack(path.join(previous))),
         // It may lead elsewhere by now, and then it is somebody else's.
-        None if target.in_use(version)? || current == Some(Target::link(version)) => target.lead_nowhere()?,
+        None if target.in_use(version)? || current == Some(link(version)) => target.lead_nowhere()?,
         None => target.sync()?,
     }
     if !target.in_use(version)? {
@@ -63,7 +63,7 @@ pub(super) fn clean(path: &Path, keep: u32, previous: Option<&str>) -> Result<()
     for name in target.names()? {
         // What is called otherwise was not put there by us.
         let Ok(version) = Version::parse(&name) else { continue };
-        if target.in_use(&name)? || previous == Some(Target::link(&name).as_str()) {
+        if target.in_use(&name)? || previous == Some(link(&name).as_str()) {
             kept += 1;
         } else {
             others.push((version, name));

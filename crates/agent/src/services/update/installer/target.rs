@@ -27,6 +27,11 @@ const NEXT: &str = ".current.next";
 /// What the names of folders begin with that are being filled.
 const STAGING: &str = ".staging-";
 
+/// What a link to a version says.
+pub(crate) fn link(version: &str) -> String {
+    format!("{VERSIONS}/{version}")
+}
+
 /// The opened folders of a software; for one process at a time.
 pub(super) struct Target {
     path: PathBuf,
@@ -52,11 +57,22 @@ impl Target {
     }
 
     fn with(path: &Path, root: OwnedFd) -> Result<Self> {
+        let this = Self::unlocked(path, root)?;
+        // Whoever is still at work on it, without anybody who waits for that, ends first. Not every file system has locks.
+        rustix::fs::flock(&this.versions, FlockOperation::LockExclusive).ok();
+        Ok(this)
+    }
+
+    fn unlocked(path: &Path, root: OwnedFd) -> Result<Self> {
         let versions = rustix::fs::openat(&root, VERSIONS, FOLDER, Mode::empty())
             .map_err(disk("open", path.join(VERSIONS)))?;
-        // Whoever is still at work on it, without anybody who waits for that, ends first. Not every file system has locks.
-        rustix::fs::flock(&versions, FlockOperation::LockExclusive).ok();
         Ok(Self { path: path.to_owned(), root, versions })
+    }
+
+    /// Opens what is there for whoever changes nothing but the link, and waits for nobody.
+    pub(super) fn peek(path: &Path) -> Result<Self> {
+        let root = open(path).map_err(disk("open", path))?;
+        Self::unlocked(path, root)
     }
 
     /// The opened folder of the versions.
@@ -67,11 +83,6 @@ impl Target {
     /// The path of a version's folder.
     pub(super) fn version_path(&self, name: &str) -> PathBuf {
         self.path.join(VERSIONS).join(name)
-    }
-
-    /// What a link to a version says.
-    pub(super) fn link(version: &str) -> String {
-        format!("{VERSIONS}/{version}")
     }
 
     /// The name of the folder that is filled with the file of this hash.

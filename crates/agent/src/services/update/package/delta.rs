@@ -1,11 +1,13 @@
 //! Patches instead of whole files, for devices that have an earlier version.
 
-use std::{collections::BTreeMap, fs, io::Write as _, path::Path};
+use std::{collections::BTreeMap, io::Write as _, path::Path};
 
-use ring::digest::{SHA256, digest};
 use zstd::stream::{raw::CParameter, write::Encoder};
 
-use super::{Error, Manifest, Result};
+use super::{
+    Error, Manifest, Result,
+    folder::{changed, read},
+};
 
 /// Windows of zstd, as binary logarithms of bytes.
 const WINDOW_LOG: std::ops::RangeInclusive<u32> = 10..=30;
@@ -24,17 +26,16 @@ impl Patches {
         let mut patches = BTreeMap::new();
         for entry in &mut manifest.entries {
             let (path, before) = (folder.join(entry.path.as_str()), old.join(entry.path.as_str()));
-            if !before.is_file() {
+            if !before.symlink_metadata().is_ok_and(|found| found.is_file()) {
                 continue;
             }
-            let (new, base) = (content(&path)?, content(&before)?);
-            if sha256(&new) != entry.sha256 {
-                let why = "was changed while it was packed: try again when it rests";
-                return Err(Error::Unfit { path, why });
+            let ((new, sha256), (base, from)) = (content(&path)?, content(&before)?);
+            if sha256 != entry.sha256 {
+                return Err(changed(&path));
             }
             let patch = patch(&base, &new, level).map_err(Error::Write)?;
             if patch.len() < new.len() {
-                entry.base = Some(sha256(&base));
+                entry.base = Some(from);
                 patches.insert(entry.path.as_str().to_owned(), patch);
             }
         }
@@ -63,12 +64,12 @@ fn patch(base: &[u8], new: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-fn content(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|source| Error::File { what: "read", path: path.to_owned(), source })
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    hash
+/// A file, and its SHA-256.
+fn content(path: &Path) -> Result<(Vec<u8>, [u8; 32])> {
+    let mut bytes = Vec::new();
+    let (_, sha256) = read(path, |piece| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    })?;
+    Ok((bytes, sha256))
 }

@@ -110,7 +110,7 @@ impl Draft {
     }
 }
 
-fn changed(path: &Path) -> Error {
+pub(super) fn changed(path: &Path) -> Error {
     Error::Unfit { path: path.to_owned(), why: "was changed while it was packed: try again when it rests" }
 }
 
@@ -162,7 +162,7 @@ fn look(folder: &Path, path: String) -> Result<Entry> {
 }
 
 /// Reads a file to its end: its size in bytes and its SHA-256.
-fn read(path: &Path, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<(u64, [u8; 32])> {
+pub(super) fn read(path: &Path, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<(u64, [u8; 32])> {
     let error = |what| move |source| Error::File { what, path: path.to_owned(), source };
     // What was a file a moment ago may be a link or a pipe now.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;

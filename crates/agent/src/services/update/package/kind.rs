@@ -3,9 +3,7 @@
 use serde::Serialize;
 
 use super::{Error, Manifest, Result};
-
-/// The entry of a package of [`Kind::Agent`] that is the agent.
-pub(in crate::services::update) const AGENT: &str = "iot-agent";
+use crate::launch::PROGRAM;
 
 /// What a module is told besides the files: a JSON object.
 pub type MetaData = serde_json::Map<String, serde_json::Value>;
@@ -47,7 +45,7 @@ impl Kind {
     /// Whether a manifest has what its kind needs, and nothing that only others know.
     pub(super) fn check(self, manifest: &Manifest) -> Result<()> {
         let has_agent = || {
-            manifest.entries.iter().any(|entry| entry.path.as_str() == AGENT && entry.mode.is_executable())
+            manifest.entries.iter().any(|entry| entry.path.as_str() == PROGRAM && entry.mode.is_executable())
         };
         let lacks = |what| Err(Error::KindLacks { kind: self.as_str(), what });
         match self {

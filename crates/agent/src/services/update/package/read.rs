@@ -1,6 +1,6 @@
 //! Reading a package from its first byte to its last, once.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use ring::digest::{Context, SHA256};
 
@@ -94,6 +94,25 @@ impl Sink for Unkept {
 
     fn end(&mut self) -> Result<()> {
         Ok(())
+    }
+}
+
+/// Reads a file to its end.
+///
+/// # Errors
+/// It cannot be read.
+pub fn whole(mut source: impl Read) -> io::Result<Whole> {
+    let (mut hash, mut size, mut chunk) = (Context::new(&SHA256), 0, vec![0; CHUNK]);
+    loop {
+        let count = match source.read(&mut chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result?,
+        };
+        if count == 0 {
+            return Ok(Whole { size, sha256: digest(hash) });
+        }
+        hash.update(&chunk[..count]);
+        size += count as u64;
     }
 }
 

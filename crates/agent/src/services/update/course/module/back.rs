@@ -1,7 +1,6 @@
 //! The way back: what a module has installed only the module can take back.
 
 use protocol::update::State;
-use tokio::time::sleep;
 use tracing::warn;
 
 use super::{Course, Cut, Next, Reboot, Verb, known};
@@ -91,12 +90,7 @@ impl Updater {
         self.begin_verb(record, verb).await;
         let restarted = if automatic {
             match self.reboot().await {
-                // This process ends with the machine.
-                Ok(()) => {
-                    let timeout = self.config.health.timeout.get();
-                    sleep(timeout).await;
-                    Err(format!("the machine was not restarted within {} s", timeout.as_secs()))
-                }
+                Ok(()) => Err(self.ends_with_the_machine().await),
                 Err(why) => Err(why),
             }
         } else {

@@ -1,7 +1,7 @@
 //! The folder that a module works in: what it is told of the update, as files.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::json;
 
-use crate::services::update::package::MetaData;
+use crate::{
+    services::update::{absent, package::MetaData},
+    store::sync_folder,
+};
 
 /// The format that Mender's artifacts have, and with them the modules.
 const VERSION: &str = "3";
@@ -63,9 +66,9 @@ impl Told {
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
         }
-        sync(&self.tree.join("header"))?;
-        sync(&self.tree)?;
-        sync(self.tree.parent().unwrap_or(Path::new("/")))
+        sync_folder(&self.tree.join("header"))?;
+        sync_folder(&self.tree)?;
+        sync_folder(self.tree.parent().unwrap_or(Path::new("/")))
     }
 }
 
@@ -76,7 +79,7 @@ impl Told {
 pub(super) fn give(payload: &Path, place: &Path) -> io::Result<()> {
     fs::rename(payload, place)?;
     for folder in [payload, place] {
-        sync(folder.parent().unwrap_or(Path::new("/")))?;
+        sync_folder(folder.parent().unwrap_or(Path::new("/")))?;
     }
     Ok(())
 }
@@ -86,12 +89,5 @@ pub(super) fn give(payload: &Path, place: &Path) -> io::Result<()> {
 /// # Errors
 /// What the system said.
 pub(super) fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
-}
-
-fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    absent(fs::remove_dir_all(folder))
 }
