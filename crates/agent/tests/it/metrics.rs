@@ -1,19 +1,16 @@
 //! What the machine and its programs are doing, as a backend gets it through a real mosquitto.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::{fs, time::Duration};
 
 use protocol::metrics::Metrics;
 use serde_json::Value;
-use support::{
+use testkit::{Mosquitto, Process, Proxy, Watcher, client::Message};
+
+use crate::support::{
     Home, SOON,
     command::{begin, end},
     wait_status,
 };
-use testkit::{Mosquitto, Process, Proxy, Watcher, client::Message};
 
 const TOPIC: &str = "iot/d1/metrics";
 
@@ -91,7 +88,7 @@ async fn a_sample_tells_of_the_machine_and_of_the_programs_asked_for() {
     assert!(!story.watcher.all().iter().any(|message| message.text().contains("600\"")));
     drop(programs.pop());
     story.find(|sample| sample.processes["m-present"].count == 0).await;
-    support::stop(&mut agent, "sampling").await;
+    crate::support::stop(&mut agent, "sampling").await;
 }
 
 /// As it was on the device, with its tabs.
@@ -129,7 +126,7 @@ async fn the_file_of_the_go_agent_is_read_and_read_again() {
     end(begin(&story.home, &["config", "check"]))
         .await
         .assert(0, &format!("{}: ok\n", story.home.write().display()));
-    support::stop(&mut agent, "reloaded").await;
+    crate::support::stop(&mut agent, "reloaded").await;
 }
 
 #[tokio::test]
@@ -150,7 +147,7 @@ async fn samples_taken_offline_arrive_in_their_order() {
     samples.dedup_by_key(|sample| sample.seq);
     let seqs: Vec<u64> = samples.iter().map(|sample| sample.seq).collect();
     assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
-    support::stop(&mut agent, "online again").await;
+    crate::support::stop(&mut agent, "online again").await;
 }
 
 /// Six looks at ten seconds each make a minute, here of 1.2 s: silence, then the one thing that has changed.
@@ -177,7 +174,7 @@ async fn a_quiet_minute_is_next_to_nothing() {
     assert!(bytes <= 400, "{bytes} bytes: {}", later[0].text());
     // Seen for the first time, or beyond its deadband: nothing else.
     assert!(sample.metrics.is_none_or(|metrics| metrics.len() < 3));
-    support::stop(&mut agent, "quiet").await;
+    crate::support::stop(&mut agent, "quiet").await;
 }
 
 #[tokio::test]

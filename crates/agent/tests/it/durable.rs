@@ -1,20 +1,17 @@
 //! What a service sends as durable, through the end of the agent and of the broker: heartbeats, since their numbers
 //! tell each gap.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use support::{Home, SOON, log, stop, wait_status};
 use testkit::{
     client::{Message, Watcher},
     mosquitto::Mosquitto,
     process::Process,
     proxy::{Cut, Proxy},
 };
+
+use crate::support::{Home, SOON, log, stop, wait_status};
 
 const SERVICES: &str = "services:\n  registration: {enabled: false}\n  \
                         heartbeat: {interval: 100ms, delivery: durable}\n";

@@ -1,16 +1,13 @@
 //! `iot-hub demo` with the real agent: what it shows, and that it leaves nothing behind however it ends.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
-
-mod support;
-
 use std::path::{Path, PathBuf};
 
-use support::{HUB, PATIENCE, agent, write};
 use tempfile::TempDir;
 use testkit::Process;
 use testkit::process::Signal;
 use tokio::process::Command;
+
+use crate::support::{HUB, PATIENCE, agent, write};
 
 /// A demo, and the folder in which it makes its own.
 struct Demo {

@@ -1,19 +1,16 @@
 //! `mqtt.version: auto`, the default: MQTT 5 where the broker speaks it, 3.1.1 where it does not, and no
 //! downgrade for good by a bad network.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
-use support::{
-    Home, SOON,
-    packets::{connections, wait_birth},
-};
 use testkit::{
     Mosquitto, Proxy, Watcher,
     oldbroker::{OldBroker, Refusal},
 };
 use tokio::{io::AsyncReadExt, net::TcpListener, time::timeout};
+
+use crate::support::{
+    Home, SOON,
+    packets::{connections, wait_birth},
+};
 
 const STATUS: &str = "iot/d1/status";
 const HEARTBEAT: &str = "iot/d1/heartbeat";

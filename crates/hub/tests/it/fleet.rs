@@ -1,18 +1,15 @@
 //! Many agents at once, and hubs that die at the worst moment: real agents, the real hub, a real broker.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
-
-mod support;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{PATIENCE, Place, agent, write};
 use tempfile::TempDir;
 use testkit::process::Signal;
 use testkit::{Mosquitto, Process, Rng, Watcher, publish, seed};
+
+use crate::support::{PATIENCE, Place, agent, write};
 
 /// An agent at work, and its folder.
 struct Agent {

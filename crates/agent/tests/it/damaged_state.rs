@@ -1,9 +1,5 @@
 //! E7: every state file of a real agent, cut off at each length, and the agent started again on what is left.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -14,17 +10,18 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{
-    Home, SOON,
-    backend::{Backend, home, id},
-    proof, stop, tier, wait_status,
-};
 use testkit::{Mosquitto, Rng, client::Message, seed};
 use tokio::{
     io::AsyncWriteExt as _,
     process::Command,
     task::JoinSet,
     time::{Instant, timeout},
+};
+
+use crate::support::{
+    Home, SOON,
+    backend::{Backend, home, id},
+    proof, stop, tier, wait_status,
 };
 
 const DEVICE: &str = "d1";

@@ -1,20 +1,17 @@
 //! Enrolment of a real agent by a backend that the test plays, over a real broker: with wrong clocks, without a secret,
 //! a disk or an answer.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use iot_agent::clock;
 use protocol::{Timestamp, registration::Reply};
 use serde_json::{Value, json};
-use support::backend::{
+use testkit::{Mosquitto, Process, process::libfaketime};
+
+use crate::support::backend::{
     Backend, detail, enrolled, error, home, id, nonce, patient, shown, timestamp, wrong_clock,
 };
-use support::{Home, SOON, wait_status};
-use testkit::{Mosquitto, Process, process::libfaketime};
+use crate::support::{Home, SOON, wait_status};
 
 /// Refusals are shown with their words, asked again, and end when the backend is willing.
 #[tokio::test]
@@ -186,11 +183,11 @@ async fn a_secret_may_come_later() {
     wait_status(&home, |status| detail(status).contains("9 bytes; at least 16")).await;
     home.file("later", " \n", 0o600);
     wait_status(&home, |status| detail(status).contains("is empty")).await;
-    home.file("later", support::SECRET, 0o644);
+    home.file("later", crate::support::SECRET, 0o644);
     // Not by `status`: with such a file the whole configuration is refused.
     agent.find_line("chmod 600", SOON).await.unwrap();
     assert_eq!(backend.requests(), 0);
-    home.file("later", &format!("{}\r\n", support::SECRET), 0o600);
+    home.file("later", &format!("{}\r\n", crate::support::SECRET), 0o600);
     backend.answer(&backend.request().await, id("d1")).await;
     enrolled(&home, &backend, "d1").await;
 }
@@ -219,7 +216,7 @@ async fn a_secret_that_is_missing_from_the_configuration_is_named_and_an_exposed
     assert!(detail(&status).contains("services.registration.device_secret_file"), "{status}");
 
     let exposed = home(&broker);
-    exposed.file("psk", support::SECRET, 0o644);
+    exposed.file("psk", crate::support::SECRET, 0o644);
     let mut agent = exposed.start();
     assert_eq!(agent.wait_exit(SOON).await.unwrap().code(), Some(78));
     agent.find_line("chmod 600", SOON).await.unwrap();

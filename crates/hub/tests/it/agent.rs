@@ -1,18 +1,15 @@
 //! The hub with real agents: enrolment, presence and heartbeats through kills, restarts and wrong clocks.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
-
-mod support;
-
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::{PATIENCE, Place, agent, write};
 use tempfile::TempDir;
 use testkit::Process;
 use testkit::ports::free_port;
 use testkit::process::libfaketime;
 use tokio::process::Command;
+
+use crate::support::{PATIENCE, Place, agent, write};
 
 /// An agent's folder; it survives the agent.
 struct Agent {

@@ -2,24 +2,22 @@
 //! heartbeats, a broker that comes back with and without its session, the goodbye.
 
 #![allow(clippy::print_stdout, reason = "figures, for who runs it with --nocapture")]
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
 
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{
-    Home, SOON,
-    backend::Backend,
-    packets::{Connection, connections, wait_birth},
-};
 use testkit::{
     Mosquitto, Process, Watcher,
     certs::{Identity, Pki},
     mosquitto::{Builder, Tls},
     publish,
+};
+
+use crate::support::{
+    Home, SOON,
+    backend::Backend,
+    packets::{Connection, connections, wait_birth},
 };
 
 const DEVICE: &str = "d1";

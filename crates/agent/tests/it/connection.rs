@@ -1,11 +1,6 @@
 //! The MQTT driver against a real mosquitto: order after a CONNACK, acknowledgements by hand, sessions kept and
 //! lost, hostile sizes.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-#[path = "support/direct.rs"]
-mod direct;
-
 use std::time::Duration;
 
 use iot_agent::mqtt::{self, Connection, Delivery, Inbox, Message, Mqtt, Outcome, Qos, Settings, Version};
@@ -15,7 +10,7 @@ use tokio::{task::JoinHandle, time::timeout};
 const SOON: Duration = Duration::from_secs(10);
 
 fn settings(port: u16, version: Version) -> Settings {
-    Settings { version, ..direct::settings(port, &format!("test-{port}")) }
+    Settings { version, ..crate::direct::settings(port, &format!("test-{port}")) }
 }
 
 struct Device {

@@ -1,13 +1,10 @@
 //! Presence: birth, will, goodbye and heartbeat of a real agent, on a real broker.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Home, SOON, backend::Backend};
 use testkit::{Process, client::Watcher, mosquitto::Mosquitto, publish};
+
+use crate::support::{Home, SOON, backend::Backend};
 
 /// Online, alive, offline on SIGTERM with exit 0; offline by the will on SIGKILL.
 #[tokio::test]

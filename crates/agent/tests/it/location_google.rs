@@ -3,24 +3,21 @@
 //! No networks are heard here: the place goes by the address of the device. What is said of networks is tested beside
 //! the code.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::{fs, process::Command};
 
 use protocol::location::{Location, Source};
 use serde_json::{Value, json};
-use support::{
-    Home, SOON,
-    command::{Ended, end},
-    wait_status,
-};
 use testkit::{
     Mosquitto, Process, Watcher,
     certs::Pki,
     client::Message,
     web::{Answer, Web},
+};
+
+use crate::support::{
+    Home, SOON,
+    command::{Ended, end},
+    wait_status,
 };
 
 /// What is in no log, answer or state.
@@ -81,7 +78,7 @@ impl Story {
     /// Ends the agent; the key is in nothing it has said or kept.
     async fn end(&self, mut agent: Process, state: &str) {
         let status = self.home.status().map_or(String::new(), |status| status.to_string());
-        support::stop(&mut agent, state).await;
+        crate::support::stop(&mut agent, state).await;
         assert!(agent.stderr.all().len() > 1, "there is a log");
         let said = format!("{:?}{status}", agent.stderr.all());
         assert!(!said.contains(KEY) && !said.contains("hunter2"), "{state}: {said}");

@@ -2,9 +2,6 @@
 //! tmpfs in a mount namespace, which the agent and the test share.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
 
 use std::{
     collections::BTreeSet,
@@ -13,13 +10,14 @@ use std::{
     time::Duration,
 };
 
-use support::{
+use testkit::{Mosquitto, Proxy, Watcher, client::Message};
+use tokio::{io::AsyncWriteExt as _, process::Command, time::Instant};
+
+use crate::support::{
     Home, SOON,
     disk::{Disk, Fault},
     proof, tier, wait_status,
 };
-use testkit::{Mosquitto, Proxy, Watcher, client::Message};
-use tokio::{io::AsyncWriteExt as _, process::Command, time::Instant};
 
 /// How soon all has to be well again.
 const RECOVERY: Duration = Duration::from_secs(10);

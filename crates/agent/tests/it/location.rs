@@ -1,18 +1,9 @@
 //! Where the device is: receivers on pseudoterminals and FIFOs, Debian's gpsd, and a real mosquitto.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::{path::Path, time::Duration};
 
 use protocol::location::{Location, Source};
 use serde_json::Value;
-use support::{
-    Home, SOON,
-    command::{begin, end},
-    wait_status,
-};
 use testkit::{
     Mosquitto, Process, Watcher,
     client::Message,
@@ -20,6 +11,12 @@ use testkit::{
     receiver::{Receiver, lost, moment, sentence},
 };
 use tokio::{io::AsyncWriteExt as _, net::unix::pipe::OpenOptions, time::timeout};
+
+use crate::support::{
+    Home, SOON,
+    command::{begin, end},
+    wait_status,
+};
 
 const TOPIC: &str = "iot/d1/location";
 /// Zürich, as receivers write it.
@@ -114,7 +111,7 @@ async fn a_receiver_is_followed_lost_and_found_again() {
     let back = story.find(|_| true).await;
     assert!(is_at(&back, (-33.856_666_7, -151.21)), "{back:?}");
     story.service("running", "the place is from gps").await;
-    support::stop(&mut agent, "with a receiver").await;
+    crate::support::stop(&mut agent, "with a receiver").await;
 }
 
 #[tokio::test]
@@ -130,7 +127,7 @@ async fn what_has_no_fix_hands_over_to_what_has() {
     let _receiver = Receiver::plug(&story.path("gps"), |number| moment(ZURICH, number)).unwrap();
     let found = story.find(|location| location.place.source == Source::Gps).await;
     assert_eq!((found.place.latitude, found.place.longitude, found.place.altitude), (47.4, 8.5, None));
-    support::stop(&mut agent, "handed over").await;
+    crate::support::stop(&mut agent, "handed over").await;
 }
 
 /// gpsd as Debian has it, on the receiver's device.
@@ -164,7 +161,7 @@ async fn gpsd_is_believed_as_long_as_it_has_a_fix() {
     story.service("running", "the place is from gpsd").await;
     gpsd.kill().await.unwrap();
     story.service("degraded", &format!("gpsd: gpsd at 127.0.0.1:{port}: ")).await;
-    support::stop(&mut agent, "without its gpsd").await;
+    crate::support::stop(&mut agent, "without its gpsd").await;
 }
 
 /// On a roof: no daemon, no broker.
@@ -238,7 +235,7 @@ async fn prove_i1_noise_costs_next_to_nothing() {
     let mut writer = OpenOptions::new().read_write(true).open_sender(&path).unwrap();
     let mut random = testkit::Rng::new(testkit::seed());
     let noise: Vec<u8> = (0..100_000).map(|_| u8::try_from(random.below(256)).unwrap()).collect();
-    let seconds = if support::tier() > 1 { 10 } else { 3 };
+    let seconds = if crate::support::tier() > 1 { 10 } else { 3 };
     let before = testkit::procfs::usage(agent.pid()).unwrap();
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     for _ in 0..seconds * 10 {
@@ -249,14 +246,17 @@ async fn prove_i1_noise_costs_next_to_nothing() {
     let after = testkit::procfs::usage(agent.pid()).unwrap();
     let cpu = (after.cpu - before.cpu).as_secs_f64() / f64::from(seconds);
     let memory = after.rss.saturating_sub(before.rss) / 1024;
-    support::proof("I1-noise", &format!("wanted=5%,1024KiB cpu={:.1}% memory={memory}KiB", 100.0 * cpu));
+    crate::support::proof(
+        "I1-noise",
+        &format!("wanted=5%,1024KiB cpu={:.1}% memory={memory}KiB", 100.0 * cpu),
+    );
     assert!(memory <= 1024, "{memory} KiB");
     // Without optimisation it is another program.
-    assert!(support::tier() == 1 || cpu <= 0.05, "{cpu}");
+    assert!(crate::support::tier() == 1 || cpu <= 0.05, "{cpu}");
     // And it still hears what is one.
     writer.write_all(sentence("x").as_bytes()).await.unwrap();
     writer.write_all(moment(ZURICH, 1).as_bytes()).await.unwrap();
     writer.flush().await.unwrap();
     story.find(|location| location.place.source == Source::Gps && is_at(location, AT)).await;
-    support::stop(&mut agent, "after noise").await;
+    crate::support::stop(&mut agent, "after noise").await;
 }

@@ -1,16 +1,8 @@
 //! Debian's gpsd on recordings of real receivers, by its own gpsfake: what it says is what is told, with errors at 68 %.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::{path::Path, time::Duration};
 
 use serde_json::Value;
-use support::{
-    Home, SOON,
-    command::{Ended, begin, end},
-};
 use testkit::{
     Feed, Process,
     ports::free_port,
@@ -20,6 +12,11 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
     time::timeout,
+};
+
+use crate::support::{
+    Home, SOON,
+    command::{Ended, begin, end},
 };
 
 /// A recording that is played to gpsd over and over, and what gpsd reports.

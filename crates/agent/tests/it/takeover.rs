@@ -1,14 +1,11 @@
 //! Two devices with one client id: the broker lets each throw the other out. They say so, and stop fighting.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::time::Duration;
 
-use support::{Home, SOON, packets::connections};
 use testkit::{Mosquitto, Process};
 use tokio::time::sleep;
+
+use crate::support::{Home, SOON, packets::connections};
 
 const CLIENT: &str = "story-twin";
 const COMPLAINT: &str = "another device uses this client id";

@@ -1,15 +1,12 @@
 //! `iot-agent register`, the real command: what it prints, how it ends, what it leaves alone.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::{fs, time::Duration};
 
 use serde_json::Value;
-use support::backend::{Backend, error, id, wrong_clock};
-use support::{Home, SECRET, SOON, wait_status};
 use testkit::{Mosquitto, Process};
+
+use crate::support::backend::{Backend, error, id, wrong_clock};
+use crate::support::{Home, SECRET, SOON, wait_status};
 
 fn home(broker: &Mosquitto) -> Home {
     Home::new(&format!("mqtt://127.0.0.1:{}", broker.port()))

@@ -1,19 +1,14 @@
 //! Enrolment under attack: forged, foreign, malformed, stale and replayed replies to a real agent, over a real broker.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-#[path = "support/forgeries.rs"]
-mod forgeries;
-mod support;
-
 use std::time::Duration;
 
 use serde_json::Value;
-use support::backend::{
+use testkit::{Mosquitto, Rng, client::publish_lines, publish, seed};
+
+use crate::support::backend::{
     Backend, enrolled, home, id, ignored, kept_id, nonce, patient, reply_topic, shown, signed,
 };
-use support::{SOON, wait_status};
-use testkit::{Mosquitto, Rng, client::publish_lines, publish, seed};
+use crate::support::{SOON, wait_status};
 
 /// Forged, foreign, malformed and stale replies, some fifty of each kind, then the right one, then hundreds of
 /// authentic ones that come too late: exactly the right id, for ever.
@@ -36,10 +31,10 @@ async fn only_the_right_reply_counts(version: &str) {
     let mut agent = home.start();
     let request = backend.request().await;
 
-    let lines: Vec<String> = (0..BAD).map(|_| forgeries::line(&mut rng, &request)).collect();
+    let lines: Vec<String> = (0..BAD).map(|_| crate::forgeries::line(&mut rng, &request)).collect();
     let topic = reply_topic(&request.client_id);
     publish_lines(&broker, &topic, &lines, 1).await.unwrap();
-    let binary = forgeries::binary(&request);
+    let binary = crate::forgeries::binary(&request);
     for payload in &binary {
         publish(&broker, &topic, payload, 1, false).await.unwrap();
     }

@@ -2,18 +2,16 @@
 //! them, on a bus of the test's own, and a server of the test that answers.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
 
 use serde_json::{Value, json};
-use support::{
-    Home,
-    command::{Ended, end},
-};
 use testkit::{
     bus::Bus,
     web::{Answer, Web},
+};
+
+use crate::support::{
+    Home,
+    command::{Ended, end},
 };
 
 const PLACE: &str = r#"{"location": {"lat": 47.3769, "lng": 8.5417}, "accuracy": 30}"#;

@@ -1,13 +1,9 @@
 //! `iot-agent config check`, the real command: what loads and could never work is told with its place; what may come
 //! later is not held against anybody.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
-use support::Home;
+use crate::support::Home;
 
 fn check(home: &Home) -> (Option<i32>, String) {
     let output = home.command(&["config", "check"]).output().unwrap();

@@ -1,21 +1,18 @@
 //! What real receivers have said, played on a line to the real program: a place is one that gpsd has, or there is none.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::{pin::pin, time::Duration};
 
 use serde_json::Value;
-use support::{
-    Home,
-    command::{Ended, begin},
-};
 use testkit::{
     receiver::Line,
     recordings::{self, Recording},
 };
 use tokio::{task::JoinSet, time::timeout};
+
+use crate::support::{
+    Home,
+    command::{Ended, begin},
+};
 
 /// How many are played at once.
 const AT_ONCE: usize = 6;
@@ -87,7 +84,7 @@ async fn a_recorded_receiver_is_where_gpsd_says() {
             let known = NONE.iter().any(|(of, _)| *of == recording.name);
             let ours = recording.valid > 0 && !known && !recording.places().unwrap().is_empty();
             assert!(was_heard || !ours, "{}: none, and {} of gpsd", recording.name, recording.valid);
-            if support::tier() > 1 {
+            if crate::support::tier() > 1 {
                 // Opened while it speaks, be it in the midst of a sentence.
                 heard(&recording, recording.bytes.len() / 3).await;
             }

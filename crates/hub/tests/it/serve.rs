@@ -1,14 +1,11 @@
 //! `iot-hub serve` as a child: enrolment across kills and restarts, both kinds of broker, presence, the CLI.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
-
-mod support;
-
 use std::ffi::OsString;
 
 use serde_json::{Value, json};
-use support::{PATIENCE, Place, ask, id, presence, run, signed, write};
 use testkit::{Mosquitto, Process, Watcher, publish};
+
+use crate::support::{PATIENCE, Place, ask, id, presence, run, signed, write};
 
 #[tokio::test]
 async fn an_id_outlives_the_hub_and_a_replay_does_not() {
@@ -122,7 +119,7 @@ async fn two_hubs_never_share_a_folder() {
     let place = Place::new();
     let hub = place.hub().await;
     let mut second =
-        Process::spawn(support::HUB, place.arguments("serve", &["--listen", "127.0.0.1:0"])).unwrap();
+        Process::spawn(crate::support::HUB, place.arguments("serve", &["--listen", "127.0.0.1:0"])).unwrap();
     assert_eq!(second.wait_exit(PATIENCE).await.unwrap().code(), Some(1));
     second.find_line("is in use: a hub is running", PATIENCE).await.unwrap();
     // The first still answers: the second has not taken its socket away.

@@ -1,8 +1,6 @@
 //! A device that ran the Go agent: its configuration and files, unchanged, over TLS, and its backend's reading of what
 //! is sent. IOT-Cloud is played here by decoders as strict as it is.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
 use std::{
     collections::HashMap, fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration,
 };

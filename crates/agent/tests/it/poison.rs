@@ -1,10 +1,5 @@
 //! Messages that a real mosquitto never takes: each is set aside and counted, and what stands behind it arrives.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-#[path = "support/direct.rs"]
-mod direct;
-
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use iot_agent::{
@@ -28,7 +23,7 @@ const SOON: Duration = Duration::from_secs(10);
 const PROVEN: Duration = Duration::from_secs(40);
 
 fn settings(port: u16, version: Version) -> Settings {
-    let settings = direct::settings(port, "device");
+    let settings = crate::direct::settings(port, "device");
     let reconnect = Backoff { max: Duration::from_millis(500), ..settings.reconnect };
     Settings { version, reconnect, ..settings }
 }

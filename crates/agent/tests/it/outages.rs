@@ -1,15 +1,7 @@
 //! Outages of other kinds than a reset: what a real agent says before, during and after.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::time::Duration;
 
-use support::{
-    SOON,
-    proxied::{CLIENT, HEARTBEAT, STATUS, Story, assert_alive_only_when_connected, home},
-};
 use testkit::{
     Mosquitto, Proxy, Watcher,
     client::Message,
@@ -17,6 +9,11 @@ use testkit::{
     publish,
 };
 use tokio::time::sleep;
+
+use crate::support::{
+    SOON,
+    proxied::{CLIENT, HEARTBEAT, STATUS, Story, assert_alive_only_when_connected, home},
+};
 
 /// While the broker cannot be reached no heartbeat is made, and none is made up for afterwards.
 #[tokio::test]

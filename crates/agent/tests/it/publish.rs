@@ -1,19 +1,16 @@
 //! `iot-agent publish` and `iot-agent outbox`: what a script on the device may rely on, against a real mosquitto.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::{collections::BTreeSet, fs};
 
 use serde_json::Value;
-use support::{
+use testkit::{Mosquitto, Process, Proxy, Watcher, client::Message, proxy::Stats};
+use tokio::{io::AsyncWriteExt, time::timeout};
+
+use crate::support::{
     Home, SOON,
     command::{begin, end, run},
     wait_status,
 };
-use testkit::{Mosquitto, Process, Proxy, Watcher, client::Message, proxy::Stats};
-use tokio::{io::AsyncWriteExt, time::timeout};
 
 fn numbers(range: std::ops::RangeInclusive<u64>) -> String {
     range.map(|number| format!("{number}\n")).collect()

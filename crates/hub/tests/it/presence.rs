@@ -2,14 +2,10 @@
 //! a hub that comes back, a hundred resets, the goodbye.
 
 #![allow(clippy::print_stdout, reason = "figures, for who runs it with --nocapture")]
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
-
-mod support;
 
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{Hub, PATIENCE, Place, agent, write};
 use tempfile::TempDir;
 use testkit::client::Message;
 use testkit::ports::free_port;
@@ -17,6 +13,8 @@ use testkit::process::Signal;
 use testkit::proxy::{Faults, Link};
 use testkit::{Process, Proxy, Watcher, publish};
 use tokio::time::Instant;
+
+use crate::support::{Hub, PATIENCE, Place, agent, write};
 
 const RESETS: usize = 100;
 /// From the new connection to the birth: longer than from its CONNACK.

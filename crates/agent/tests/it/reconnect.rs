@@ -1,22 +1,20 @@
 //! A real agent whose connection is reset, again and again: presence, heartbeats and subscriptions afterwards.
 
 #![allow(clippy::print_stdout, reason = "figures, for who runs it with --nocapture")]
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
 
 use std::time::Duration;
 
-use support::{
-    SOON,
-    packets::connections,
-    proxied::{CLIENT, HEARTBEAT, STATUS, Story, Way, assert_alive_only_when_connected, state},
-};
 use testkit::{Mosquitto, publish};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, timeout},
+};
+
+use crate::support::{
+    SOON,
+    packets::connections,
+    proxied::{CLIENT, HEARTBEAT, STATUS, Story, Way, assert_alive_only_when_connected, state},
 };
 
 const RESETS: usize = 100;

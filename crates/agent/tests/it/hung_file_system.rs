@@ -1,15 +1,12 @@
 //! A real file system that does not answer `statvfs`: heartbeats, all else that is looked at and the end of the agent
 //! do not wait for it.
 
-#![allow(clippy::unwrap_used, reason = "a test says where it failed")]
-
-mod support;
-
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use protocol::{heartbeat::Heartbeat, metrics::Metrics};
-use support::{Home, SOON};
 use testkit::{Mosquitto, Process, Watcher};
+
+use crate::support::{Home, SOON};
 
 /// Mounts a file system of its own (FUSE) and becomes the program it is given; a child goes on serving the file
 /// system, and answers `statfs` only while the file `answer` is there. `asked` tells that it was asked.
@@ -102,7 +99,7 @@ async fn a_file_system_that_does_not_answer_holds_up_nothing() {
     // And once more, so that the agent ends while it waits.
     fs::remove_file(home.path().join("answer")).unwrap();
     find(&sample, |sample| value(sample).is_none()).await;
-    support::stop(&mut agent, "with a file system that hangs").await;
+    crate::support::stop(&mut agent, "with a file system that hangs").await;
 }
 
 /// Waits for a sample that is as `wanted`.
