@@ -1,5 +1,7 @@
 //! Updates of the agent itself: it ends on a version that works, whatever the new one does.
 
+mod killed;
+
 use std::{
     fs,
     os::unix::net::UnixDatagram,

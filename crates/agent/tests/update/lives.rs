@@ -15,7 +15,7 @@ use crate::{
 
 /// Much longer than an update takes.
 const PATIENCE: Duration = Duration::from_secs(3);
-const CALLS: [&str; 22] = [
+pub(crate) const CALLS: [&str; 22] = [
     "openat",
     "write",
     "pwrite64",
