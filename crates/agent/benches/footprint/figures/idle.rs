@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -18,11 +19,15 @@ use tokio::time::sleep;
 use super::{agent::Home, table::Table};
 
 const PSS_MB: f64 = 4.0;
+/// With every service on.
+const ALL_PSS_MB: f64 = 7.0;
 const CPU_MS: f64 = 20.0;
 /// Of the watchdog, in a minute.
 const WAKEUPS: f64 = 6.0;
 /// Heartbeats in a minute: six, and whoever sends fewer has no figures.
 const BEATS: usize = 5;
+/// Agents; the others are peers.
+const OURS: usize = 3;
 /// Threads: the runtime and the watchdog.
 const THREADS: f64 = 2.0;
 /// Until everything that a start needs has ended, the thread that asked DNS too.
@@ -38,23 +43,26 @@ pub(crate) async fn measure(program: &Path, table: &mut Table) {
     let mut trusting = system.command();
     trusting.env("SSL_CERT_FILE", bundle(&system, &pki)).env_remove("SSL_CERT_DIR");
 
+    let all = everything(program, &url, &pki);
+
     let mut running = vec![
         Running::start("own CA", "iot/own/heartbeat", own.command()).unwrap(),
         Running::start("system's authorities", "iot/system/heartbeat", trusting).unwrap(),
+        Running::start("all services", "iot/all/heartbeat", all.command()).unwrap(),
     ];
     running.extend(peers(&broker, &pki));
     sleep(SETTLE).await;
     running.iter_mut().for_each(|one| one.begin(&broker));
     sleep(MINUTE).await;
     let figures: Vec<Figures> = running.iter().map(|one| one.end(&broker)).collect();
-    for figures in &figures[..2] {
+    for figures in &figures[..OURS] {
         detail(figures);
     }
     fill(table, &figures);
 }
 
 fn fill(table: &mut Table, figures: &[Figures]) {
-    let (own, system, peers) = (&figures[0], &figures[1], &figures[2..]);
+    let (own, system, all, peers) = (&figures[0], &figures[1], &figures[2], &figures[OURS..]);
     let of = |one: fn(&Figures) -> f64| {
         let cells: Vec<_> = peers.iter().map(|peer| format!("{} {:.1}", peer.name, one(peer))).collect();
         if cells.is_empty() { "peers absent".to_owned() } else { cells.join("; ") }
@@ -71,6 +79,32 @@ fn fill(table: &mut Table, figures: &[Figures]) {
     table.limit("wake-ups a minute, watchdog", WAKEUPS, own.watchdog, "");
     table.figure("wake-ups a minute, all threads", own.wakeups, of(|peer| peer.wakeups));
     table.figure("open files", own.usage.fds as f64, of(|peer| peer.usage.fds as f64));
+    table.limit("PSS, all services, MB", ALL_PSS_MB, all.pss, "");
+    table.figure("private memory, all services, MB", all.private, "");
+    table.figure("peak RSS, all services, MB", all.peak(), "");
+    table.figure("CPU, all services, ms a minute", all.cpu, "");
+    table.figure("threads, all services", all.usage.threads as f64, "");
+}
+
+/// All seven services, with nothing asked of them.
+fn everything(program: &Path, url: &str, pki: &Pki) -> Home {
+    let services = "heartbeat: {interval: 10s}, metrics: {enabled: true}, command: {enabled: true}, \
+        location: {enabled: true, fixed: {latitude: 47.37, longitude: 8.54}}, \
+        ssh: {enabled: true, backend_host: 127.0.0.1, ssh_user: device, known_hosts: known_hosts, targets: ['127.0.0.1:22']}, \
+        update: {enabled: true, trusted_keys: [release.pub]}, registration: {device_secret_file: psk}";
+    let home = Home::serving(program, "all", (url, Some(&pki.ca_file())), services);
+    let key = home.path().join("host");
+    testkit::sshd::keygen(&key, "ed25519", 0).unwrap();
+    let key = fs::read_to_string(key.with_extension("pub")).unwrap();
+    fs::write(home.path().join("known_hosts"), format!("127.0.0.1 {key}")).unwrap();
+    let secret = home.path().join("psk");
+    fs::write(&secret, "0123456789abcdef").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut minisign = Command::new("minisign");
+    minisign.args(["-G", "-W", "-p", "release.pub", "-s", "release.key"]).current_dir(home.path());
+    let made = minisign.output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    home
 }
 
 async fn broker(pki: &Pki) -> Mosquitto {
