@@ -135,6 +135,11 @@ impl Message {
         String::from_utf8_lossy(&self.payload).into_owned()
     }
 
+    /// Whether the payload is a text with this in it: much cheaper than to read it as JSON, of thousands.
+    pub fn mentions(&self, text: &str) -> bool {
+        std::str::from_utf8(&self.payload).is_ok_and(|payload| payload.contains(text))
+    }
+
     /// The payload as JSON.
     ///
     /// # Errors

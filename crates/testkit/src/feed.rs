@@ -52,6 +52,11 @@ impl<T: Clone + Debug> Feed<T> {
         self.lock().items.clone()
     }
 
+    /// Those so far that match; the others are not copied.
+    pub fn matching(&self, matching: impl Fn(&T) -> bool) -> Vec<T> {
+        self.lock().items.iter().filter(|item| matching(item)).cloned().collect()
+    }
+
     /// How many items so far match.
     pub fn count(&self, matching: impl Fn(&T) -> bool) -> usize {
         self.lock().items.iter().filter(|item| matching(item)).count()

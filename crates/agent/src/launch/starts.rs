@@ -28,20 +28,24 @@ struct Starts {
     count: u32,
 }
 
-fn read(folder: &Path) -> Option<Starts> {
-    serde_json::from_slice(&read_regular(&folder.join(FILE)).ok()??).ok()
+/// None where there are none in vain.
+fn read(folder: &Path) -> serde_json::Result<Option<Starts>> {
+    let bytes = read_regular(&folder.join(FILE)).ok().flatten();
+    bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()
 }
 
 /// One more start of this version; whether it may be started at all.
 pub(super) fn begin(folder: &Path, release: &str) -> bool {
-    let before = read(folder).filter(|starts| starts.release == release).map_or(0, |starts| starts.count);
-    if before >= MOST {
-        return false;
-    }
-    let starts = Starts { version: VERSION, release: release.to_owned(), count: before + 1 };
+    let before = match read(folder) {
+        Ok(starts) => starts.filter(|starts| starts.release == release).map_or(0, |starts| starts.count),
+        // It may be this version that damages it, with every start.
+        Err(_) => MOST,
+    };
+    let count = MOST.min(before + 1);
+    let starts = Starts { version: VERSION, release: release.to_owned(), count };
     // Where that cannot be written it is started all the same: a full disk is no reason not to.
     serde_json::to_vec(&starts).map(|bytes| replace(&folder.join(FILE), &bytes)).ok();
-    true
+    before < MOST
 }
 
 /// Forgets the starts of this version, once it has got somewhere: to the broker, or through a minute.
@@ -52,7 +56,7 @@ pub(crate) async fn settle(shared: std::sync::Arc<Shared>, mqtt: Mqtt) {
     drop(tokio::time::timeout(LONG, connected).await);
     let folder = shared.state.path().join(FOLDER);
     let forgotten = apart(move || match read(&folder) {
-        Some(starts) if starts.release == release => fs::remove_file(folder.join(FILE)),
+        Ok(Some(starts)) if starts.release == release => fs::remove_file(folder.join(FILE)),
         _ => Ok(()),
     });
     if let Err(error) = forgotten.await {

@@ -18,6 +18,8 @@ use crate::{
 
 /// Its name.
 const FILE: &str = "trial.json";
+/// The same once more: a version on trial may damage what it finds, and end whoever watches it before that has mended it.
+const COPY: &str = "trial.copy";
 
 /// What is known of the latest version that came by an update.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -108,12 +110,15 @@ impl Trial {
 
     /// What is on the disk, if it can be read.
     pub(crate) fn read(folder: &Path) -> Option<Self> {
-        serde_json::from_slice(&read_regular(&folder.join(FILE)).ok()??).ok()
+        let read = |name| serde_json::from_slice(&read_regular(&folder.join(name)).ok()??).ok();
+        read(FILE).or_else(|| read(COPY))
     }
 
     /// Puts it on the disk, in one step.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
-        replace(&folder.join(FILE), &serde_json::to_vec(self)?)
+        let bytes = serde_json::to_vec(self)?;
+        replace(&folder.join(COPY), &bytes)?;
+        replace(&folder.join(FILE), &bytes)
     }
 
     /// It has failed. The first reason is the one that counts.

@@ -102,7 +102,8 @@ impl Story {
 
     /// Everything that was said of an id so far.
     pub(crate) fn said(&self, id: &str) -> Vec<Value> {
-        let all = self.watcher.all().into_iter().filter_map(|message| message.json().ok());
+        let all = self.watcher.messages().matching(|message| message.mentions(id));
+        let all = all.into_iter().filter_map(|message| message.json().ok());
         all.filter(|said| said["execution_id"] == id && said["status"].is_string()).collect()
     }
 

@@ -153,6 +153,9 @@ impl Story {
 
     async fn wait_within(&self, id: &str, wanted: impl Fn(&str) -> bool, limit: Duration) -> Value {
         let matching = |message: &testkit::client::Message| {
+            if !message.mentions(id) {
+                return false;
+            }
             let said = message.json().unwrap_or_default();
             said["request_id"] == id && said["state"].as_str().is_some_and(&wanted)
         };
@@ -162,7 +165,8 @@ impl Story {
 
     /// Every status so far, of one id or of all.
     pub(crate) fn said(&self, id: Option<&str>) -> Vec<Value> {
-        let all = self.watcher.all().into_iter().filter_map(|message| message.json().ok());
+        let all = self.watcher.messages().matching(|message| message.mentions(id.unwrap_or("request_id")));
+        let all = all.into_iter().filter_map(|message| message.json().ok());
         all.filter(|said| said["state"].is_string() && said["request_id"].is_string())
             .filter(|said| id.is_none_or(|id| said["request_id"] == id))
             .collect()

@@ -42,8 +42,8 @@ pub(crate) fn release(story: &Story) -> Option<String> {
 
 /// What was told of this device's presence.
 fn presence(story: &Story) -> Vec<Value> {
-    let all = story.watcher.all().into_iter().filter(|message| message.topic == "iot/d1/status");
-    all.filter_map(|message| message.json().ok()).collect()
+    let all = story.watcher.messages().matching(|message| message.topic == "iot/d1/status");
+    all.into_iter().filter_map(|message| message.json().ok()).collect()
 }
 
 fn runs(story: &Story) -> Vec<String> {
@@ -221,6 +221,44 @@ async fn a_trial_that_is_cut_off_is_gone_on_with() {
     assert_eq!(release(&story).as_deref(), Some("2.0.0"));
     stop(&mut agent, "after a trial").await;
     assert_eq!(story.ends("u1").len(), 1);
+}
+
+/// It damages what it finds, ends whoever watches it, and so comes before that can put it right.
+#[tokio::test]
+async fn one_that_ends_its_watcher_is_not_started_for_ever() {
+    let story = Story::begin(QUICK).await;
+    let mut agent = story.online().await;
+    assert_eq!(story.update("u1", "2.0.0", &sound(&story, "2.0.0", &[])).await["state"], "success");
+    let line = SPOIL.replace("exit 3", "kill -KILL $PPID");
+    story.ask("u2", "3.0.0", &script(&story, "3.0.0", &line, &[])).await;
+    let mut starts = 0;
+    while story.ends("u2").is_empty() || story.home.status().is_none() {
+        if !agent.is_running().unwrap() {
+            starts += 1;
+            assert!(starts < 10, "{:?}", story.said("u2"));
+            agent = story.home.start();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let end = story.end("u2").await;
+    assert_eq!(
+        (end["state"].as_str(), release(&story).as_deref()),
+        (Some("rolled_back"), Some("2.0.0")),
+        "{end}"
+    );
+    stop(&mut agent, "after all").await;
+
+    // Nothing at all is known of it any more, and it damages the count as well.
+    let folder = story.home.path().join("state/agent");
+    for name in ["trial.json", "trial.copy"] {
+        fs::write(folder.join(name), "}").unwrap();
+    }
+    fs::write(folder.join("versions/2.0.0/iot-agent"), format!("#!/bin/sh\n{SPOIL}\n")).unwrap();
+    let mut agent = story.home.start();
+    until("it has ended", || !agent.is_running().unwrap()).await;
+    let mut agent = story.online().await;
+    assert_eq!(agent.pid(), pid_of(&story), "the one that was installed");
+    stop(&mut agent, "at the end").await;
 }
 
 /// Nothing but its trial knows of it any more, and it is over: nobody hears of it again.

@@ -177,7 +177,7 @@ impl Story {
     pub(crate) async fn wait(&self, id: &str, wanted: impl Fn(&str) -> bool) -> Value {
         let matching = |message: &testkit::client::Message| {
             // Of thousands most are of others.
-            if !std::str::from_utf8(&message.payload).is_ok_and(|text| text.contains(id)) {
+            if !message.mentions(id) {
                 return false;
             }
             let said = message.json().unwrap_or_default();
@@ -189,7 +189,8 @@ impl Story {
 
     /// Every status so far of one id.
     pub(crate) fn said(&self, id: &str) -> Vec<Value> {
-        let all = self.watcher.all().into_iter().filter_map(|message| message.json().ok());
+        let all = self.watcher.messages().matching(|message| message.mentions(id));
+        let all = all.into_iter().filter_map(|message| message.json().ok());
         all.filter(|said| said["state"].is_string() && said["update_id"] == id).collect()
     }
 

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    io::Write as _,
     process::Stdio,
     sync::{
         Arc, Mutex,
@@ -14,7 +13,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::{Process, Rng};
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{io::AsyncWriteExt as _, process::Command, task::JoinHandle, time::sleep};
 
 use crate::{
     itself::{SPOIL, release, script, sound},
@@ -24,6 +23,8 @@ use crate::{
 
 /// Lines of one call of `publish`.
 const LINES: usize = 40;
+/// Between two calls: who watches has to read it all, or the broker sends it away.
+const BREATH: Duration = Duration::from_millis(20);
 
 const BROKEN: [&str; 7] = [
     "exit 1",
@@ -39,14 +40,7 @@ const BROKEN: [&str; 7] = [
 struct Load {
     over: Arc<AtomicBool>,
     owed: Arc<Mutex<BTreeSet<String>>>,
-    task: Option<tokio::task::JoinHandle<()>>,
-}
-
-/// Also where the test has failed: whoever waits for the task would wait for ever.
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-    }
+    task: JoinHandle<()>,
 }
 
 impl Load {
@@ -55,35 +49,36 @@ impl Load {
         let command = story.home.command(&["publish", "load"]);
         let (program, args) = (command.get_program().to_owned(), command.get_args().map(ToOwned::to_owned));
         let (args, ended, told) = (args.collect::<Vec<_>>(), Arc::clone(&over), Arc::clone(&owed));
-        let task = spawn_blocking(move || {
+        let task = tokio::spawn(async move {
             let mut batch = 0;
             while !ended.load(Ordering::Relaxed) {
                 batch += 1;
                 let lines: Vec<String> = (0..LINES).map(|line| format!("line-{batch}-{line}")).collect();
-                let mut command = std::process::Command::new(&program);
+                let mut command = Command::new(&program);
                 command.args(&args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
                 let mut child = command.spawn().unwrap();
                 // While there is no agent it ends without having read.
-                child.stdin.take().unwrap().write_all((lines.join("\n") + "\n").as_bytes()).ok();
-                if child.wait().unwrap().success() {
+                child.stdin.take().unwrap().write_all((lines.join("\n") + "\n").as_bytes()).await.ok();
+                if child.wait().await.unwrap().success() {
                     told.lock().unwrap().extend(lines);
                 }
+                sleep(BREATH).await;
             }
         });
-        Self { over, owed, task: Some(task) }
+        Self { over, owed, task }
     }
 
     /// All lines that the agent has taken.
-    async fn end(mut self) -> BTreeSet<String> {
+    async fn end(self) -> BTreeSet<String> {
         self.over.store(true, Ordering::Relaxed);
-        self.task.take().unwrap().await.unwrap();
+        self.task.await.unwrap();
         std::mem::take(&mut *self.owed.lock().unwrap())
     }
 }
 
 fn arrived(story: &Story) -> BTreeSet<String> {
-    let all = story.watcher.all().into_iter().filter(|message| message.topic == "iot/d1/data/load");
-    all.filter_map(|message| Some(message.json().ok()?["data"].as_str()?.to_owned())).collect()
+    let all = story.watcher.messages().matching(|message| message.topic == "iot/d1/data/load");
+    all.into_iter().filter_map(|message| Some(message.json().ok()?["data"].as_str()?.to_owned())).collect()
 }
 
 /// At some time of the update somebody is killed: the process that was started here, or the one that is the agent.
@@ -157,7 +152,20 @@ async fn until_ended(story: &Story, id: &str, agent: &mut Process) {
     let answers = || story.home.status().is_some_and(|status| status["connection"]["state"] == "connected");
     while story.ends(id).is_empty() || !answers() {
         let late = tokio::time::Instant::now() > deadline;
-        assert!(!late, "{id}: {:?}: {:?}", story.states(id), story.home.status());
+        if late {
+            let folder = story.home.path().join("state/agent");
+            let read = |name| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+            panic!(
+                "{id}: {:?}: {:?}: {:?} leads to {:?}: {} {} {:#?}",
+                story.states(id),
+                story.home.status(),
+                agent.pid(),
+                release(story),
+                read("trial.json"),
+                read("current/iot-agent"),
+                agent.stderr.all()
+            );
+        }
         if !agent.is_running().unwrap() {
             *agent = story.home.start();
         }
