@@ -24,7 +24,7 @@ pub use crate::mqtt::fuzzing::packets;
 pub use crate::services::location::fuzzing::{geolocation, nmea};
 pub use crate::services::metrics::fuzzing::{names, procfs, settings};
 pub use crate::services::ssh::fuzzing::{hosts, server};
-pub use crate::services::update::package::fuzzing::{archive, manifest};
+pub use crate::services::update::package::fuzzing::{archive, manifest, patch};
 pub use audit::audit;
 pub use config::config;
 pub use control::control;
@@ -57,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     ("geolocation", geolocation),
     ("manifest", manifest),
     ("archive", archive),
+    ("patch", patch),
     ("server", server),
     ("hosts", hosts),
 ];

@@ -168,7 +168,8 @@ pub(crate) fn report(output: &Output) -> (bool, Value) {
 /// What it says of an order that can be followed.
 pub(crate) fn done(order: &Value) -> Value {
     match run(order) {
-        (true, Value::Object(mut report)) => report.remove("unpacked").unwrap(),
+        // Or what it needs instead.
+        (true, Value::Object(mut report)) => report.remove("unpacked").unwrap_or(Value::Object(report)),
         (true, report) => report,
         (false, report) => panic!("{order}: {report}"),
     }

@@ -6,7 +6,7 @@ use testkit::{Rng, powercut, powercut::PowerCut};
 
 use crate::{
     bench::{Bench, done},
-    steps::{MUTATING, Sample, Step, Steps, killed},
+    steps::{Goods, MUTATING, Sample, Step, Steps, killed},
     support::proof,
 };
 
@@ -38,17 +38,27 @@ pub(crate) fn apart(test: &str, seed: u64, tell: impl FnOnce() -> String) -> Opt
 fn prove_u2_the_power_cut_at_any_call_leaves_the_old_version_or_the_new_one() {
     let seed = testkit::seed();
     let name = "cuts::prove_u2_the_power_cut_at_any_call_leaves_the_old_version_or_the_new_one";
-    if let Some(figures) = apart(name, seed, tell) {
+    if let Some(figures) = apart(name, seed, || tell(Goods::Whole, 8)) {
         proof("U2", &format!("wanted=100%-old-or-new {figures} mixed=0 seed={seed}"));
     }
 }
 
-fn tell() -> String {
+#[test]
+fn prove_u2_the_power_cut_at_any_call_of_a_package_with_patches_is_the_same() {
+    let seed = testkit::seed();
+    let name = "cuts::prove_u2_the_power_cut_at_any_call_of_a_package_with_patches_is_the_same";
+    if let Some(figures) = apart(name, seed, || tell(Goods::Patch, 30)) {
+        proof("U2-delta", &format!("wanted=100%-old-or-new {figures} mixed=0 seed={seed}"));
+    }
+}
+
+/// Small, it takes one of so many points.
+fn tell(goods: Goods, every: u64) -> String {
     let mut rng = Rng::new(testkit::seed());
     let disk = PowerCut::new(32).unwrap();
     // Made anew on each start: the files lie in a folder of their own.
-    let steps = Steps::new(Bench::at(disk.path().join("opt/app")));
-    let mut sample = Sample::one_of(8, &mut rng);
+    let steps = Steps::of(goods, Bench::at(disk.path().join("opt/app")));
+    let mut sample = Sample::one_of(every, &mut rng);
     let (mut points, mut cuts) = (0, 0);
     for step in &steps.steps {
         for (call, n) in steps.calls(step, MUTATING) {

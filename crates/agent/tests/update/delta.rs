@@ -1,5 +1,8 @@
 //! Packages with patches, made by the zstd program: what comes of them, and each reason why nothing does.
 
+#[cfg(target_os = "linux")]
+mod stories;
+
 use std::{fs, path::PathBuf};
 
 use serde_json::{Value, json};
@@ -13,7 +16,7 @@ use crate::{
 const FULL: &str = "https://updates.example/app-2.0.0.pkg";
 
 /// A package of version 2.0.0 whose `lib/data` is a patch for that of 1.0.0; both can be changed before it is signed.
-fn package(bench: &Bench, change: impl FnOnce(&mut Value, &mut Vec<u8>)) -> PathBuf {
+pub(crate) fn package(bench: &Bench, change: impl FnOnce(&mut Value, &mut Vec<u8>)) -> PathBuf {
     let files = content("2.0.0");
     let borrowed: Vec<(&str, &[u8])> = files.iter().map(|(path, text)| (*path, text.as_bytes())).collect();
     let mut manifest = bench.manifest("2.0.0", &borrowed);

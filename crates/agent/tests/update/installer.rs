@@ -39,7 +39,8 @@ fn a_version_comes_and_is_taken_back() {
         bench.target().join(format!("versions/.staging-{}", &sha256(&fs::read(&file).unwrap())[..16]));
     let expected = json!({ "name": "app", "version": "2.0.0", "kind": "files", "target": bench.target(), "path": staged,
         "scripts": { "pre_install": null, "post_install": null, "health": null }, "downgrade": false,
-        "previous": "versions/1.0.0", "already": false });
+        "previous": "versions/1.0.0", "already": false, "content": unpacked["content"] });
+    assert_eq!(unpacked["content"].as_str().map(str::len), Some(64));
     assert_eq!(unpacked, expected);
     assert_eq!(bench.in_use().as_deref(), Some("1.0.0"));
     // Everything may be done twice.

@@ -96,11 +96,12 @@ async fn the_new_version_proves_itself_beside_the_old_one() {
     let longest = longest_absence(&story);
     assert!(longest <= 2000, "offline for {longest} ms");
     proof("agent-downtime", &format!("wanted=2000-ms longest={longest}-ms"));
-    // The same again is the same, and needs nothing.
-    assert_eq!(
-        story.update("u3", "9.1.0", &sound(&story, "9.1.0", &["--created", "2026-01-01T00:00:00Z"])).await["state"],
-        "failed"
-    );
+    // The same again is the same, and needs nothing; another is refused.
+    let again = sound(&story, "9.1.0", &["--created", "2026-01-01T00:00:00Z"]);
+    assert_eq!(story.update("u3", "9.1.0", &again).await["state"], "success");
+    let other = script(&story, "9.1.0", "exec  AGENT \"$@\"", &[]);
+    assert_eq!(story.update("other", "9.1.0", &other).await["state"], "failed");
+    assert_eq!((release(&story).as_deref(), runs(&story).len()), (Some("9.1.0"), 3));
 
     let back = story.home.command(&["update", "rollback"]).output().unwrap();
     assert!(back.status.success(), "{back:?}");

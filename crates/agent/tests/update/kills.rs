@@ -4,16 +4,26 @@ use testkit::Rng;
 
 use crate::{
     bench::{Bench, done},
-    steps::{LOOKING, MUTATING, Sample, Step, Steps, killed},
+    steps::{Goods, LOOKING, MUTATING, Sample, Step, Steps, killed},
     support::{proof, tier},
 };
 
 #[test]
 fn prove_u1_killed_at_any_call_the_old_version_is_in_use_or_the_new_one() {
-    let (seed, steps) = (testkit::seed(), Steps::new(Bench::new()));
+    sweep("U1", Goods::Whole, 6, 60);
+}
+
+#[test]
+fn prove_u1_killed_at_any_call_of_a_package_with_patches_it_is_the_same() {
+    sweep("U1-delta", Goods::Patch, 20, 4);
+}
+
+/// Small, it takes one of so many points, and makes more kills than the least.
+fn sweep(name: &str, goods: Goods, every: u64, least: usize) {
+    let (seed, steps) = (testkit::seed(), Steps::of(goods, Bench::new()));
     let mut rng = Rng::new(seed);
     let calls = if tier() > 1 { format!("{MUTATING},{LOOKING}") } else { MUTATING.to_owned() };
-    let mut sample = Sample::one_of(6, &mut rng);
+    let mut sample = Sample::one_of(every, &mut rng);
     let (mut points, mut kills, mut restarts) = (0, 0, 0);
     for step in &steps.steps {
         let all = steps.calls(step, &calls);
@@ -28,9 +38,9 @@ fn prove_u1_killed_at_any_call_the_old_version_is_in_use_or_the_new_one() {
             }
         }
     }
-    assert!(kills > 60, "{kills} kills only");
+    assert!(kills > least, "{kills} kills only");
     proof(
-        "U1",
+        name,
         &format!(
             "wanted=100%-old-or-new,<=2-restarts points={points} kills={kills} mixed=0 restarts<={restarts} seed={seed}"
         ),

@@ -8,12 +8,13 @@ use std::{
     process::{Command, Output},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::Rng;
 
 use crate::{
     bench::{Bench, done, installer, report},
-    made::AGENT,
+    delta,
+    made::{AGENT, sha256},
     support::tier,
 };
 
@@ -46,6 +47,15 @@ impl Sample {
     }
 }
 
+/// What the steps are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goods {
+    /// A package of whole files.
+    Whole,
+    /// One with a patch for a file of the version that is there.
+    Patch,
+}
+
 /// An order, and what has to be true around it.
 pub(crate) struct Step {
     pub(crate) name: &'static str,
@@ -56,6 +66,8 @@ pub(crate) struct Step {
     pub(crate) after: Option<&'static str>,
     /// The folders that it begins with; none where the software is not there yet.
     template: Option<PathBuf>,
+    /// Its patch is for another file than is there.
+    needs_full: bool,
 }
 
 /// All steps, and the device that they are made on.
@@ -65,7 +77,14 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    pub(crate) fn new(bench: Bench) -> Self {
+    pub(crate) fn of(goods: Goods, bench: Bench) -> Self {
+        match goods {
+            Goods::Whole => Self::whole(bench),
+            Goods::Patch => Self::patch(bench),
+        }
+    }
+
+    fn whole(bench: Bench) -> Self {
         let link = format!("versions/{OLD}");
         let unpack = bench.unpack(&bench.version(NEW), NEW);
         let mut this = Self { bench, steps: Vec::new() };
@@ -93,6 +112,33 @@ impl Steps {
         this
     }
 
+    /// Unpacked and switched to; and where another file is there, the whole package after that.
+    fn patch(bench: Bench) -> Self {
+        let order = |name: &str, base: Option<&str>| {
+            let made = delta::package(&bench, |manifest, _| {
+                if let Some(base) = base {
+                    manifest["entries"][1]["base"] = sha256(base.as_bytes()).into();
+                }
+            });
+            let file = bench.path(name);
+            fs::rename(made, &file).unwrap();
+            let mut order = bench.unpack(&file, NEW);
+            order["delta_memory"] = (1 << 20).into();
+            order
+        };
+        let (unpack, other) = (order("patch.pkg", None), order("other.pkg", Some("another")));
+        bench.version(NEW);
+        ["0.9.0", OLD].iter().for_each(|version| bench.install(version));
+        let mut this = Self { bench, steps: Vec::new() };
+        this.add("unpack another's patch", &other, Some(OLD), Some(OLD));
+        this.steps[0].needs_full = true;
+        this.add("unpack a patch", &unpack, Some(OLD), Some(OLD));
+        let staged = done(&unpack)["path"].clone();
+        this.add("unpack a patch again", &unpack, Some(OLD), Some(OLD));
+        this.add("switch", &this.bench.switch(NEW, &staged), Some(OLD), Some(NEW));
+        this
+    }
+
     fn add(
         &mut self,
         name: &'static str,
@@ -105,7 +151,7 @@ impl Steps {
         if let Some(template) = &template {
             copy(&target, template);
         }
-        self.steps.push(Step { name, order, before, after, template });
+        self.steps.push(Step { name, order, before, after, template, needs_full: false });
     }
 
     /// The folders as they are before a step.
@@ -157,12 +203,25 @@ impl Steps {
         assert!(found == step.before || found == step.after, "{}, {at}: {found:?} is in use", step.name);
     }
 
+    /// What lies ready once an order to unpack was followed: what it says, or the whole package, where it asks for that.
+    pub(crate) fn unpacked(&self, step: &Step, said: &Value) -> Value {
+        if said["needs_full"].is_null() {
+            return said.clone();
+        }
+        let mut order = step.order.clone();
+        order["file"] = json!(self.bench.path(&format!("{NEW}.pkg")));
+        order["full"] = said["needs_full"].clone();
+        done(&order)
+    }
+
     /// Once the step was done: forth and back again, each to a version that is whole.
     pub(crate) fn go_on(&self, step: &Step, said: &Value) {
         assert_eq!(self.in_use().as_deref(), step.after, "{}", step.name);
         let old = step.before.filter(|before| *before == OLD);
         let link = old.map(|old| format!("versions/{old}"));
         if step.order["op"] == "unpack" {
+            assert_eq!(!said["needs_full"].is_null(), step.needs_full, "{}: {said}", step.name);
+            let said = self.unpacked(step, said);
             assert_eq!(said["previous"].as_str(), link.as_deref());
             done(&self.bench.switch(NEW, &said["path"]));
         }

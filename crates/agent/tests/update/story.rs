@@ -225,7 +225,12 @@ impl Story {
 
     /// How often a file was asked for.
     pub(crate) fn fetched(&self) -> usize {
-        self.servers.lock().unwrap().iter().map(|server| server.asked().len()).sum()
+        self.asked().iter().sum()
+    }
+
+    /// The same of each file, in the order in which they were served.
+    pub(crate) fn asked(&self) -> Vec<usize> {
+        self.servers.lock().unwrap().iter().map(|server| server.asked().len()).collect()
     }
 }
 

@@ -10,6 +10,7 @@
 //! turns out to be wrong at its last byte but what the caller then throws away.
 
 mod claim;
+mod content;
 mod delta;
 mod entries;
 mod error;

@@ -114,6 +114,9 @@ pub(super) struct Version {
     pub(super) version: String,
     /// Of the file that it came in.
     pub(super) sha256: String,
+    /// Of what was in that, however it was packed, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) content: Option<Sha256>,
     /// The programs in it.
     #[serde(default)]
     pub(super) scripts: Scripts,
@@ -157,6 +160,7 @@ impl Inventory {
             Installed {
                 version: current.map(|current| current.version.clone()),
                 sha256: current.map(|current| current.sha256.clone()).unwrap_or_default(),
+                content: current.and_then(|current| current.content),
                 floor: floor.clone(),
                 target: software.and_then(|software| software.target.clone()),
             }
@@ -169,6 +173,7 @@ impl Inventory {
         let current = Version {
             version: package.version.clone(),
             sha256: sha256.to_string(),
+            content: package.content,
             scripts: package.scripts.clone(),
         };
         let before = self.software.remove(&package.name);

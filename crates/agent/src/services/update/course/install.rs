@@ -281,6 +281,7 @@ impl Updater {
             downgrade: false,
             previous: Some(link(&previous.version)),
             already: false,
+            content: None,
         })
     }
 

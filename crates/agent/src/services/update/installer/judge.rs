@@ -16,6 +16,8 @@ pub(super) struct Offer<'a> {
     pub(super) min_version: Option<&'a Version>,
     /// Whether it may be older than the floor.
     pub(super) allow_downgrade: bool,
+    /// Of what is in it, however it was packed, where that can be compared.
+    pub(super) content: Option<Sha256>,
 }
 
 /// What there is to say of a version that may come.
@@ -23,7 +25,7 @@ pub(super) struct Offer<'a> {
 pub(super) struct Verdict {
     /// It is below the floor.
     pub(super) downgrade: bool,
-    /// The same file is what is recorded as installed.
+    /// The same file is what is recorded as installed, or one with the same in it.
     pub(super) already: bool,
 }
 
@@ -36,7 +38,7 @@ pub(super) fn judge(
     sha256: Sha256,
     installed: &BTreeMap<String, Installed>,
 ) -> Result<Verdict> {
-    let Offer { name, version, min_version, allow_downgrade } = *offer;
+    let Offer { name, version, min_version, allow_downgrade, content } = *offer;
     let wanted = Version::parse(wanted).map_err(|_| Error::NoVersion(wanted.to_owned()))?;
     if *version != wanted {
         return Err(Error::Version { found: version.clone(), wanted });
@@ -48,7 +50,8 @@ pub(super) fn judge(
     let (present, floor) = (record.version.as_deref().map(read).transpose()?, read(&record.floor)?);
     let (name, version) = (name.to_owned(), version.clone());
     let same = present.as_ref() == Some(&version);
-    if same && record.sha256.eq_ignore_ascii_case(&sha256.to_string()) {
+    let repacked = content.is_some() && content == record.content;
+    if same && (repacked || record.sha256.eq_ignore_ascii_case(&sha256.to_string())) {
         return Ok(Verdict { downgrade: false, already: true });
     }
     if same && !allow_downgrade {

@@ -86,6 +86,9 @@ pub(crate) struct Installed {
     pub(crate) version: Option<String>,
     /// Of the file that it came as, in hexadecimal digits.
     pub(crate) sha256: String,
+    /// Of what was in it, where that is known: another file may have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) content: Option<Sha256>,
     /// The version that it must not go below.
     pub(crate) floor: String,
     /// Where it is installed, where that is done here.
@@ -183,6 +186,9 @@ pub(crate) struct Unpacked {
     pub(crate) downgrade: bool,
     /// What `current` leads to now, as the link has it.
     pub(crate) previous: Option<String>,
-    /// This very file is installed already; nothing was unpacked.
+    /// This very file is installed already, or one with the same in it; nothing was unpacked.
     pub(crate) already: bool,
+    /// Of what is in it, however it was packed; none where that is not installed here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) content: Option<Sha256>,
 }

@@ -9,11 +9,12 @@ fn judged(version: &str, installed: &str, floor: &str, allow_downgrade: bool) ->
     let present = Installed {
         version: Some(installed.to_owned()),
         sha256: Sha256([1; 32]).to_string().to_uppercase(),
+        content: Some(Sha256([3; 32])),
         floor: floor.to_owned(),
         target: None,
     };
     let parsed = Version::parse(version).unwrap();
-    let offer = Offer { name: "app", version: &parsed, min_version: None, allow_downgrade };
+    let offer = Offer { name: "app", version: &parsed, min_version: None, allow_downgrade, content: None };
     judge(&offer, version, Sha256([2; 32]), &[("app".to_owned(), present)].into())
 }
 
@@ -46,16 +47,43 @@ fn versions_compare_by_semver() {
 #[test]
 fn the_same_file_is_known_again() {
     let version = Version::new(1, 0, 0);
-    let offer = Offer { name: "app", version: &version, min_version: None, allow_downgrade: false };
+    let offer =
+        Offer { name: "app", version: &version, min_version: None, allow_downgrade: false, content: None };
     let present = Installed {
         version: Some("1.0.0".to_owned()),
         sha256: Sha256([0xab; 32]).to_string().to_uppercase(),
+        content: None,
         floor: "1.0.0".to_owned(),
         target: None,
     };
     let installed = [("app".to_owned(), present)].into();
     assert!(judge(&offer, "1.0.0", Sha256([0xab; 32]), &installed).unwrap().already);
     assert!(judge(&offer, "1.0.0", Sha256([0xac; 32]), &installed).is_err());
+}
+
+/// The same packed otherwise is the same; nothing is, of which that is not known.
+#[test]
+fn the_same_content_is_known_again() {
+    let version = Version::new(1, 0, 0);
+    let known = |recorded: Option<u8>, offered: Option<u8>| {
+        let digest = |byte| Sha256([byte; 32]);
+        let content = offered.map(digest);
+        let offer =
+            Offer { name: "app", version: &version, min_version: None, allow_downgrade: false, content };
+        let present = Installed {
+            version: Some("1.0.0".to_owned()),
+            sha256: digest(1).to_string(),
+            content: recorded.map(digest),
+            floor: "1.0.0".to_owned(),
+            target: None,
+        };
+        judge(&offer, "1.0.0", digest(2), &[("app".to_owned(), present)].into())
+    };
+    assert!(known(Some(7), Some(7)).unwrap().already);
+    for (recorded, offered) in [(Some(7), Some(8)), (None, Some(8)), (Some(7), None), (None, None)] {
+        let error = known(recorded, offered).unwrap_err();
+        assert!(matches!(error, Error::Rebuilt { .. }), "{recorded:?} {offered:?}: {error}");
+    }
 }
 
 #[test]

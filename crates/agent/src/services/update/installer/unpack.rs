@@ -56,6 +56,7 @@ pub(super) fn run(order: &Unpack) -> Result<Unpacked> {
 fn packed(order: &Unpack, source: &Source<'_>, keys: &Keys) -> Result<Unpacked> {
     let package = Package::open(source.reader(), Trust::Keys(keys))?;
     let manifest = package.manifest();
+    let content = manifest.content()?.map(Sha256);
     manifest.fits(order.hardware_id.as_deref())?;
     let (name, version) = (manifest.name(), manifest.version());
     let offer = Offer {
@@ -63,6 +64,7 @@ fn packed(order: &Unpack, source: &Source<'_>, keys: &Keys) -> Result<Unpacked> 
         version,
         min_version: manifest.min_version(),
         allow_downgrade: manifest.allow_downgrade(),
+        content,
     };
     let verdict = judge(&offer, &order.version, order.sha256, &order.installed)?;
     let scripts = scripts(manifest);
@@ -107,6 +109,7 @@ fn packed(order: &Unpack, source: &Source<'_>, keys: &Keys) -> Result<Unpacked> 
         downgrade: verdict.downgrade,
         previous,
         already,
+        content,
     })
 }
 
@@ -325,6 +328,7 @@ fn as_plain(Said { name, version, .. }: Said, verdict: &Verdict, path: PathBuf) 
         downgrade: verdict.downgrade,
         previous: None,
         already: verdict.already,
+        content: None,
     }
 }
 
@@ -359,7 +363,7 @@ fn checked(
         }
     };
     let Said { name, version, allow_downgrade } = &said;
-    let offer = Offer { name, version, min_version: None, allow_downgrade: *allow_downgrade };
+    let offer = Offer { name, version, min_version: None, allow_downgrade: *allow_downgrade, content: None };
     let verdict = judge(&offer, &order.version, order.sha256, &order.installed)?;
     Ok((verdict, said))
 }

@@ -1,10 +1,14 @@
 //! What must hold for whatever comes as a package.
 
+mod patch;
+
 use std::{collections::BTreeSet, fs, fs::File, path::Path};
 
 use super::{
     Manifest, Package, Place, Sink as _, Staging, Trust, Unkept, Writer, claim::Claim, members::Members,
 };
+
+pub use patch::patch;
 
 /// A manifest is sound or refused for a reason; one that is sound says the same when it is written and read again.
 pub fn manifest(data: &[u8]) {
