@@ -288,8 +288,14 @@ fn render(manifest: &Manifest, signature: &str) -> String {
     }
     line("created", &manifest.created().to_string());
     line("kind", manifest.kind().as_str());
+    if let Some(module) = manifest.module() {
+        line("module", module);
+    }
     if let Some(target) = manifest.target() {
         line("target", target);
+    }
+    if let Some(full) = manifest.full() {
+        line("full_url", &full.url);
     }
     if manifest.allow_downgrade() {
         line("allow_downgrade", "yes");
@@ -300,7 +306,8 @@ fn render(manifest: &Manifest, signature: &str) -> String {
     line("signature", signature);
     line("files", &format!("{}, {} bytes", manifest.entries().len(), manifest.size()));
     for entry in manifest.entries() {
-        writeln!(text, "  {} {:>12}  {}", entry.mode, entry.size, printable(entry.path.as_str()))
+        let base = entry.base.map(|base| format!(", as a patch of {}", Sha256(base))).unwrap_or_default();
+        writeln!(text, "  {} {:>12}  {}{base}", entry.mode, entry.size, printable(entry.path.as_str()))
             .unwrap_or_default();
     }
     text

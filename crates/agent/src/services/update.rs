@@ -5,6 +5,7 @@
 //! through, `download/` has the file, `installer/` verifies it and changes what is in use, in a process of its own.
 
 mod board;
+mod booted;
 mod course;
 mod download;
 pub(crate) mod installer;
@@ -116,11 +117,13 @@ impl Service for Update {
         }
         let cancels = shared.actions.cancels(Self::NAME);
         let offers = offers::watch(&config, &ctx, updater.files.clone(), sender);
+        let booted = booted::mark(&config, &ctx, updater.files.clone());
         let limits = engine::Limits { running: 1, waiting: WAITING };
         let engine = Engine::new(updater, ctx.clone(), cancels, limits).with_orders(orders);
         let ended = tokio::select! {
             ended = engine.run(inbox) => ended,
             () = offers => Ok(()),
+            never = booted => match never {},
         };
         shared.updates.close();
         ended

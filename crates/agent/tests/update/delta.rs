@@ -3,7 +3,7 @@
 #[cfg(target_os = "linux")]
 mod stories;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use serde_json::{Value, json};
 
@@ -221,6 +221,11 @@ async fn a_package_with_patches_is_made_by_this_program_too() {
     let delta = story.package("2.0.0", &[("lib/data", &new), ("small", "b")], &more);
     let size = fs::metadata(&delta).unwrap().len();
     assert!(size * 5 < whole, "{size} instead of {whole}");
+    let said =
+        Command::new(env!("CARGO_BIN_EXE_iot-agent")).args(["package", "inspect"]).arg(&delta).output();
+    let said = String::from_utf8(said.unwrap().stdout).unwrap();
+    let base = format!("lib/data, as a patch of {}", sha256(old.as_bytes()));
+    assert!(said.contains(&base) && said.contains(FULL), "{said}");
     assert_eq!(story.update("u2", "2.0.0", &delta).await["state"], "success");
     assert_eq!(fs::read_to_string(story.target().join("current/lib/data")).unwrap(), new);
     assert_eq!(story.version().as_deref(), Some("2.0.0"));

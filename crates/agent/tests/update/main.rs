@@ -36,6 +36,8 @@ mod proof;
 mod proving;
 #[cfg(target_os = "linux")]
 mod rauc;
+#[cfg(target_os = "linux")]
+mod rauc_real;
 mod refusals;
 #[cfg(target_os = "linux")]
 mod steps;

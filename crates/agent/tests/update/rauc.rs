@@ -120,7 +120,7 @@ async fn a_bundle_is_good_when_it_has_proved_itself_on_the_new_slot() {
         rauc.calls().last().is_some_and(|call| call == "reboot") && rauc.calls().len() > 6
     })
     .await;
-    assert_eq!(rauc.calls()[5..], ["mark bad booted", "mark active other", "reboot"]);
+    assert_eq!(rauc.calls()[5..], ["mark bad booted", "mark active rootfs.1", "reboot"]);
     fs::remove_file(story.home.path().join("ill")).unwrap();
     let mut agent = rauc.reboot(&story, &mut agent, "B").await;
     let end = story.end("u2").await;

@@ -111,8 +111,8 @@ impl Updater {
         let mut record = Record::new(course.id, Stage::Restoring, boot_id);
         record.why = Some("asked for on the device".to_owned());
         match self.to_restore(name.as_deref()).await {
-            Ok(package) => {
-                record.package = Some(package);
+            Ok((package, slots)) => {
+                (record.package, record.rauc) = (Some(package), slots);
                 self.keep(&record).await;
             }
             Err(why) => self.go(course, &mut record, Next::End(State::Failed, Some(why))).await,

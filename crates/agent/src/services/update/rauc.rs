@@ -39,3 +39,10 @@ pub(crate) struct Slot {
     /// installed.timestamp, with these names of RAUC's.
     pub(crate) facts: BTreeMap<&'static str, String>,
 }
+
+impl Slot {
+    /// Whether this is said of it.
+    pub(super) fn says(&self, fact: &str, value: &str) -> bool {
+        self.facts.get(fact).is_some_and(|said| said == value)
+    }
+}

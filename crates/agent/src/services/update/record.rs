@@ -134,6 +134,9 @@ pub(super) struct Software {
     /// What was in use before, while it is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) previous: Option<Version>,
+    /// The slot of RAUC that ran before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) slot_before: Option<String>,
 }
 
 /// The floors alone.
@@ -187,7 +190,15 @@ impl Inventory {
         // It moves back only with what is signed for that; anything else is not below it.
         self.floors.insert(package.name.clone(), current.version.clone());
         let target = package.target.clone();
-        self.software.insert(package.name.clone(), Software { current, target, previous });
+        let software = Software { current, target, previous, slot_before: None };
+        self.software.insert(package.name.clone(), software);
+    }
+
+    /// Which slot can be gone back to from what was confirmed.
+    pub(super) fn note_slot(&mut self, name: &str, before: &str) {
+        if let Some(software) = self.software.get_mut(name).filter(|_| !before.is_empty()) {
+            software.slot_before = Some(before.to_owned());
+        }
     }
 
     /// What was in use before is again.
@@ -206,6 +217,7 @@ impl Inventory {
             self.floors.insert(name.to_owned(), previous.version.clone());
         }
         software.current = previous;
+        software.slot_before = None;
     }
 }
 

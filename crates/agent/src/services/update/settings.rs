@@ -48,6 +48,9 @@ pub(crate) struct Config {
     pub(super) modules_path: FilePath,
     /// What restarts the machine, where an update needs that.
     pub(super) reboot_command: Argv,
+    /// Whether the slot that runs is marked good for RAUC at each start, unless a bundle has to prove itself there first: for boot
+    /// loaders that count the tries of each slot down.
+    pub(super) mark_booted_slot: bool,
     /// Whose packages are installed: public keys of minisign, or files with some.
     pub(super) trusted_keys: Vec<KeyOrFile>,
     /// Whether a plain file without a signature is given to `update_command`.
@@ -106,6 +109,7 @@ impl Default for Config {
             update_command: None,
             modules_path: PathBuf::from("/usr/share/iot-agent/modules.d").into(),
             reboot_command: Argv::of(&["shutdown", "-r", "now"]),
+            mark_booted_slot: false,
             trusted_keys: Vec::new(),
             allow_unsigned: false,
             hardware_id: None,

@@ -58,6 +58,9 @@ impl Updater {
         if let (Some(package), Some(sha256)) = (&record.package, course.sha256()) {
             let mut inventory = self.inventory().await;
             inventory.confirm(package, sha256);
+            if let Some(slots) = &record.rauc {
+                inventory.note_slot(&package.name, &slots.slot);
+            }
             self.insist(|| self.files.keep_inventory(&inventory)).await;
             info!(id = course.id, name = package.name, version = package.version, "updated");
         }

@@ -9,12 +9,12 @@ use protocol::update::State;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Course, Duration, Next};
+use super::{Course, Duration, Next, Slots};
 use crate::services::update::{
     Asked, Updater,
     installer::{Kind, Order, Report, Unpack, Unpacked, link},
     jobs::Fault,
-    record::{Record, Stage, Version},
+    record::{Record, Software, Stage, Version},
 };
 
 /// How long a script of a package, or the owner's command, may take.
@@ -246,17 +246,18 @@ impl Updater {
     ///
     /// # Errors
     /// Why nothing can.
-    pub(super) async fn to_restore(&self, name: Option<&str>) -> Result<Unpacked, String> {
+    pub(super) async fn to_restore(&self, name: Option<&str>) -> Result<(Unpacked, Option<Slots>), String> {
         let inventory = self.inventory().await;
         let mut found = inventory.software.iter().filter(|(known, software)| {
-            software.target.is_some() && name.is_none_or(|name| name == known.as_str())
+            let here = software.target.is_some() || software.slot_before.is_some();
+            here && name.is_none_or(|name| name == known.as_str())
         });
         let (name, software) = match (found.next(), found.next()) {
             (Some(found), None) => found,
             (None, _) => {
                 let other = inventory.software.iter().any(|(known, _)| name.is_none_or(|name| name == known));
                 let why = if other {
-                    "what an update module or update_command has installed only that can take back"
+                    "what an update module or update_command has installed only that can take back, and a bundle only the one before it"
                 } else {
                     "there is no such software that could be taken back"
                 };
@@ -264,25 +265,17 @@ impl Updater {
             }
             (Some(_), Some(_)) => return Err("there is more than one software: name one".to_owned()),
         };
+        if let Some(slot) = &software.slot_before {
+            let slots = self.to_slot(slot).await?;
+            return Ok((earlier(name, software, Kind::Rauc, None), Some(slots)));
+        }
         let previous = software.previous.as_ref();
         let target = software.target.as_deref().unwrap_or(Path::new("/"));
         let kept = |previous: &&Version| target.join(link(&previous.version)).is_dir();
         let previous =
             previous.filter(kept).ok_or_else(|| format!("no earlier version of {name} is kept"))?;
-        Ok(Unpacked {
-            name: name.clone(),
-            version: software.current.version.clone(),
-            kind: if target == self.own() { Kind::Agent } else { Kind::Files },
-            target: software.target.clone(),
-            path: PathBuf::new(),
-            scripts: software.current.scripts.clone(),
-            module: None,
-            meta_data: None,
-            downgrade: false,
-            previous: Some(link(&previous.version)),
-            already: false,
-            content: None,
-        })
+        let kind = if target == self.own() { Kind::Agent } else { Kind::Files };
+        Ok((earlier(name, software, kind, Some(link(&previous.version))), None))
     }
 
     /// What the programs of an update are told.
@@ -307,5 +300,23 @@ impl Updater {
             ]
             .map(|(key, value)| (key.to_owned(), value)),
         )
+    }
+}
+
+/// What is in use, to be taken back.
+fn earlier(name: &str, software: &Software, kind: Kind, previous: Option<String>) -> Unpacked {
+    Unpacked {
+        name: name.to_owned(),
+        version: software.current.version.clone(),
+        kind,
+        target: software.target.clone(),
+        path: PathBuf::new(),
+        scripts: software.current.scripts.clone(),
+        module: None,
+        meta_data: None,
+        downgrade: false,
+        previous,
+        already: false,
+        content: None,
     }
 }

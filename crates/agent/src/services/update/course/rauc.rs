@@ -1,6 +1,8 @@
 //! Bundles for the root file system: RAUC installs them into the other slot, the machine is restarted, and the new slot is
 //! marked good only when it has proved itself.
 
+mod back;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -15,7 +17,7 @@ use super::{Course, Next};
 use crate::services::update::{
     Updater,
     installer::Unpacked,
-    rauc::{Rauc, Results},
+    rauc::{Rauc, Results, Slot},
     record::{Record, Stage},
 };
 
@@ -27,18 +29,37 @@ const SILENCE: Duration = Duration::from_secs(10);
 const BUSY: Duration = Duration::from_secs(1800);
 /// How long one may take.
 const LONGEST: Duration = Duration::from_secs(6 * 3600);
-/// How often the machine is restarted to get back.
-const BACK: u32 = 3;
 
 /// What has to be known after the machine was restarted.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(in crate::services::update) struct Slots {
-    /// The slot that ran before.
+    /// What RAUC says was booted before.
     before: String,
+    /// That slot by its name; empty where that was not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(in crate::services::update) slot: String,
+    /// It was good then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    good: bool,
     /// The bundle is in the other one, which will be booted.
     installed: bool,
     /// How often the machine was to come up on the slot before again.
     back: u32,
+}
+
+impl Slots {
+    /// As it is before an installation.
+    fn before(booted: String, known: &[Slot]) -> Self {
+        let runs = known.iter().find(|slot| slot.says("state", "booted"));
+        let slot = runs.map(|slot| slot.slot.clone()).unwrap_or_default();
+        let good = runs.is_some_and(|slot| slot.says("boot-status", "good"));
+        Self { before: booted, slot, good, ..Self::default() }
+    }
+
+    /// A bundle lies in the other slot, of which nothing is known but that it was installed.
+    pub(in crate::services::update) fn unproven(&self) -> bool {
+        self.installed && !self.before.is_empty()
+    }
 }
 
 impl Updater {
@@ -62,7 +83,7 @@ impl Updater {
                 let booted = self.idle(course, record, &rauc).await?;
                 // Anew: what has ended meanwhile is another's, and not the result of this one.
                 results = rauc.results().await?;
-                record.rauc = Some(Slots { before: booted, ..Slots::default() });
+                record.rauc = Some(Slots::before(booted, &rauc.slots().await?));
                 self.keep(record).await;
                 rauc.install(&bundle).await?;
             }
@@ -188,49 +209,6 @@ impl Updater {
     pub(super) async fn commit_bundle(&self) -> Option<Next> {
         let marked = async { Rauc::open().await?.mark("good", "booted").await };
         marked.await.err().map(Next::Restore)
-    }
-
-    /// Back to the slot before.
-    pub(super) async fn restore_bundle(&self, course: &Course<'_>, record: &mut Record) -> Next {
-        let why = record.why.clone().unwrap_or_default();
-        let Some(mut slots) = record.rauc.clone().filter(|slots| slots.installed) else {
-            return Next::End(State::Failed, Some(why));
-        };
-        self.tell_why(course, record, State::Installing, &format!("going back: {why}"));
-        let mut tries = 0;
-        let on_the_new_one = loop {
-            match self.mark_back(&slots.before).await {
-                Ok(on_the_new_one) => break on_the_new_one,
-                Err(trouble) => self.not_back_yet(course, &trouble, tries).await,
-            }
-            tries += 1;
-        };
-        self.show_ready();
-        if !on_the_new_one {
-            return Next::End(State::RolledBack, Some(why));
-        }
-        slots.back += 1;
-        if slots.back > BACK {
-            let why = format!("{why}; and the machine comes up on the new slot again and again");
-            return Next::End(State::Failed, Some(why));
-        }
-        record.rauc = Some(slots);
-        self.keep(record).await;
-        if let Err(trouble) = self.reboot().await {
-            return Next::End(State::Failed, Some(format!("{why}; and to go back: {trouble}")));
-        }
-        let trouble = self.ends_with_the_machine().await;
-        Next::End(State::Failed, Some(format!("{why}; the slot before is booted next, but {trouble}")))
-    }
-
-    /// The slot before is booted next; whether another one runs now.
-    async fn mark_back(&self, before: &str) -> Result<bool, String> {
-        let rauc = Rauc::open().await?;
-        if rauc.now().await?.booted == before {
-            return rauc.mark("active", "booted").await.map(|()| false);
-        }
-        rauc.mark("bad", "booted").await?;
-        rauc.mark("active", "other").await.map(|()| true)
     }
 }
 

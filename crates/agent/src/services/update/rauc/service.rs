@@ -50,14 +50,15 @@ impl Rauc {
         self.0.call(INSTALLER, "InstallBundle", &(bundle, none)).await.map_err(absent)
     }
 
-    /// Says of a slot ("booted", "other") what it is: "good", "bad", "active".
+    /// Says of a slot ("booted", "other", or its name) what it is: "good", "bad", "active".
     pub(in super::super) async fn mark(&self, state: &str, slot: &str) -> Result<(), String> {
         let marked = self.0.call::<(String, String)>(INSTALLER, "Mark", &(state, slot)).await;
         let what = format!("RAUC does not mark the slot {slot} as {state}");
         marked.map(drop).map_err(|error| format!("{what}: {}", plain(&error)))
     }
 
-    async fn slots(&self) -> Result<Vec<Slot>, String> {
+    /// All slots.
+    pub(in super::super) async fn slots(&self) -> Result<Vec<Slot>, String> {
         let told: Vec<(String, Properties)> =
             self.0.call(INSTALLER, "GetSlotStatus", &()).await.map_err(absent)?;
         let fact = |facts: &Properties, name: &'static str| {
