@@ -56,6 +56,8 @@ const DRAIN: Duration = Duration::from_millis(4800);
 const KEEP: Duration = Duration::from_secs(3600);
 /// How soon what could not be written is tried again.
 const KEEP_AGAIN: Duration = Duration::from_secs(10);
+/// After which what the start needed is over: connecting, the first heartbeat and sample.
+const STARTED: Duration = Duration::from_secs(30);
 
 /// Folder of the outbox in the state folder.
 const OUTBOX: &str = "outbox";
@@ -171,6 +173,10 @@ pub async fn run(sources: Sources) -> anyhow::Result<Ended> {
     tell(&loaded);
     let mut agent = Agent::start(sources, loaded, logs)?;
     agent.notifier.ready();
+    tokio::spawn(async {
+        tokio::time::sleep(STARTED).await;
+        sys::let_go_of_code();
+    });
     let ended = agent.live(&mut signals).await;
     if matches!(ended, Ok(Ended::Handover)) {
         // The service goes on, as another program.

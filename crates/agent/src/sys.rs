@@ -238,3 +238,56 @@ pub(crate) fn give_memory_back() {
 /// Elsewhere it is left to the system.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(crate) fn give_memory_back() {}
+
+/// Lets go of this program's code. The kernel maps what lies around each page that is used, so that after the start, which uses
+/// most of it once, nearly all of it counts as this process's memory and is kept longest of all; from now on only what is
+/// used again does. How many bytes were mapped at most; none where they cannot be found.
+#[cfg(target_os = "linux")]
+pub(crate) fn let_go_of_code() -> Option<usize> {
+    let here = let_go_of_code as fn() -> Option<usize> as usize;
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let (from, to) = maps.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let (from, to) = words.next()?.split_once('-')?;
+        let (from, to) = (usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?);
+        (words.next() == Some("r-xp") && (from..to).contains(&here)).then_some((from, to))
+    })?;
+    // SAFETY: nothing writes to a mapping that cannot be written to, and relocations are not in code: what is read there again
+    // comes from the file, as it was.
+    let result = unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED) };
+    (result == 0).then_some(to - from)
+}
+
+/// Elsewhere it is left to the system.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn let_go_of_code() -> Option<usize> {
+    None
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    /// Of this program's code, as far as it is mapped from its file.
+    fn mapped() -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").expect("smaps");
+        let here = mapped as fn() -> usize as usize;
+        let mut inside = false;
+        for line in maps.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if let Some((from, to)) = words[0].split_once('-') {
+                let number = |text| usize::from_str_radix(text, 16).expect("an address");
+                inside = (number(from)..number(to)).contains(&here);
+            } else if inside && words[0] == "Rss:" {
+                return words[1].parse::<usize>().expect("a number") * 1024;
+            }
+        }
+        panic!("{maps}");
+    }
+
+    #[test]
+    fn code_that_was_let_go_of_comes_back() {
+        let before = mapped();
+        let size = super::let_go_of_code().expect("the code is found");
+        let after = mapped();
+        assert!(after < before && before <= size, "{before}, then {after} of {size}");
+    }
+}
