@@ -13,6 +13,8 @@ use crate::{
 #[test]
 #[allow(clippy::print_stdout, reason = "`make prove` gathers it")]
 fn prove_u8_nothing_gets_out_of_the_staging_folder() {
+    // What is made here twice has one mode, whichever test sets this meanwhile.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let bench = Bench::new();
     let text = serde_json::to_vec(&manifest()).unwrap();
     bench.write("manifest.json", &text, 0o644);

@@ -10,11 +10,9 @@ use crate::made::{Bench, FILES, package, sha256, tree, unpack};
 fn files_come_out_as_the_manifest_says() {
     let bench = Bench::new();
     let (package, staging) = (package(&bench), tempfile::tempdir().unwrap());
-    // As the daemon has it: modes are those of the manifest all the same.
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let whole = unpack(&package, &bench.keys(), staging.path());
-    rustix::process::umask(before);
-    let whole = whole.unwrap();
+    // As the daemon has it: modes are those of the manifest all the same. It is the whole program's, so it is not set back.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let whole = unpack(&package, &bench.keys(), staging.path()).unwrap();
     assert_eq!(whole.size, package.len() as u64);
     let hex: String = whole.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, sha256(&package));
