@@ -285,9 +285,13 @@ mod tests {
 
     #[test]
     fn code_that_was_let_go_of_comes_back() {
-        let before = mapped();
-        let size = super::let_go_of_code().expect("the code is found");
-        let after = mapped();
-        assert!(after < before && before <= size, "{before}, then {after} of {size}");
+        // Other tests map more of it at the same time.
+        let less = || {
+            let before = mapped();
+            let size = super::let_go_of_code().expect("the code is found");
+            assert!(before <= size, "{before} of {size}");
+            mapped() < before
+        };
+        assert!((0..10).any(|_| less()), "it is all mapped still");
     }
 }

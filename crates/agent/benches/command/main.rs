@@ -29,11 +29,6 @@ type Part = (&'static str, fn(&mut table::Table));
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    use std::process::ExitCode;
-    // `cargo test --benches` only wants to know that it builds.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return ExitCode::SUCCESS;
-    }
     // Names of parts, for one of them alone.
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
@@ -44,14 +39,13 @@ fn main() -> std::process::ExitCode {
         ("calls", calls::measure),
         ("idle", idle::measure),
     ];
-    let mut table = table::Table::default();
-    for (name, measure) in parts {
-        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
-            measure(&mut table);
+    table::run(|table| {
+        for (name, measure) in parts {
+            if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+                measure(table);
+            }
         }
-    }
-    println!("{table}");
-    if table.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    })
 }
 
 #[cfg(not(target_os = "linux"))]

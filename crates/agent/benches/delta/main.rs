@@ -19,15 +19,7 @@ mod table;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    use std::process::ExitCode;
-    // `cargo test --benches` only wants to know that it builds.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return ExitCode::SUCCESS;
-    }
-    let mut table = table::Table::default();
-    measure::measure(&mut table);
-    println!("{table}");
-    if table.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    table::run(measure::measure)
 }
 
 #[cfg(not(target_os = "linux"))]

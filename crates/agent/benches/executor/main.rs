@@ -14,16 +14,8 @@ mod table;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    use std::process::ExitCode;
-    // `cargo test --benches` only wants to know that it builds.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return ExitCode::SUCCESS;
-    }
-    let mut table = table::Table::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(measure::measure(&mut table));
-    println!("{table}");
-    if table.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    table::run(|table| runtime.block_on(measure::measure(table)))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -16,15 +16,7 @@ mod table;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    use std::process::ExitCode;
-    // `cargo test --benches` only wants to know that it builds.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return ExitCode::SUCCESS;
-    }
-    let mut table = table::Table::default();
-    line::measure(&mut table);
-    println!("{table}");
-    if table.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    table::run(line::measure)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -17,22 +17,14 @@ mod traffic;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    use std::process::ExitCode;
     let arguments: Vec<String> = std::env::args().collect();
     // One runtime thread, as the agent has.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     if arguments.get(1).is_some_and(|argument| argument == device::ROLE) {
         runtime.block_on(device::be(&arguments[2..]));
-        return ExitCode::FAILURE;
+        return std::process::ExitCode::FAILURE;
     }
-    // `cargo test --benches` only wants to know that it builds.
-    if !arguments.iter().any(|argument| argument == "--bench") {
-        return ExitCode::SUCCESS;
-    }
-    let mut table = table::Table::default();
-    runtime.block_on(measure::measure(&mut table));
-    println!("{table}");
-    if table.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    table::run(|table| runtime.block_on(measure::measure(table)))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -56,6 +56,12 @@ pub(crate) enum Goods {
     Patch,
 }
 
+/// What strace is to do at the n-th of each of these calls, in each of these ways.
+pub(crate) fn injections(calls: &[&str], ways: &[&str], nth: &[usize]) -> Vec<String> {
+    let ways = calls.iter().flat_map(|call| ways.iter().map(move |way| format!("{call}:{way}")));
+    ways.flat_map(|hurt| nth.iter().map(move |n| format!("{hurt}:when={n}"))).collect()
+}
+
 /// An order, and what has to be true around it.
 pub(crate) struct Step {
     pub(crate) name: &'static str,

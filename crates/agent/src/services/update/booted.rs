@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{
     Config,
     rauc::Rauc,
-    record::{Files, Stage},
+    record::{Files, Record, Stage},
 };
 use crate::service::Context;
 
@@ -45,24 +45,21 @@ async fn until_marked(ctx: &Context, files: &Files) {
 /// Whether nothing is left to do.
 async fn attempt(files: &Files) -> Result<bool, String> {
     let record = files.record().await?;
-    let Some((record, slots)) = record.as_ref().and_then(|record| Some((record, record.rauc.as_ref()?)))
-    else {
-        return mark_now().await;
-    };
-    let Some(ended) = record.ended.as_ref().filter(|_| record.stage == Stage::Ended) else {
+    let latest = record.as_ref().and_then(|record| Some((record, record.rauc.as_ref()?)));
+    let over = |record: &Record| record.stage == Stage::Ended && record.ended.is_some();
+    if latest.is_some_and(|(record, _)| !over(record)) {
         return Ok(false);
-    };
-    let known = Rauc::open().await?.slots().await?;
-    let ran_before = known.iter().any(|slot| slot.slot == slots.slot && slot.says("state", "booted"));
-    if ended.state == State::Success || ran_before || !slots.unproven() {
-        return mark_now().await;
     }
-    warn!("the slot that runs is not marked good: the bundle there has not proved itself");
-    Ok(true)
-}
-
-async fn mark_now() -> Result<bool, String> {
-    Rauc::open().await?.mark("good", "booted").await?;
+    let rauc = Rauc::open().await?;
+    if let Some((record, slots)) = latest
+        && record.ended.as_ref().is_some_and(|ended| ended.state != State::Success)
+        && slots.unproven()
+        && !rauc.slots().await?.iter().any(|slot| slot.slot == slots.slot && slot.says("state", "booted"))
+    {
+        warn!("the slot that runs is not marked good: the bundle there has not proved itself");
+        return Ok(true);
+    }
+    rauc.mark("good", "booted").await?;
     info!("the slot that runs is marked good");
     Ok(true)
 }

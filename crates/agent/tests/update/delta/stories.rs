@@ -3,18 +3,30 @@
 use std::{fs, path::PathBuf};
 
 use serde_json::Value;
-use testkit::downloads::{End, Mood};
+use testkit::{
+    Process,
+    downloads::{End, Mood},
+};
 
 use crate::{
     itself::release,
-    story::{Story, sha256},
-    support::stop,
+    story::{Story, sha256, until},
+    support::{stop, wait_status},
 };
 
 /// What cannot be packed, so that a download has a middle.
 fn noise(seed: u64) -> String {
     let mut rng = testkit::Rng::new(seed);
     (0..20_000).map(|_| char::from(b'a' + u8::try_from(rng.below(26)).unwrap())).collect()
+}
+
+/// A device with version 1.0.0.
+async fn begin(more: &str) -> (Story, Process) {
+    let story = Story::begin(more).await;
+    let agent = story.online().await;
+    let first = story.package("1.0.0", &[("data", &noise(1))], &[]);
+    assert_eq!(story.update("u1", "1.0.0", &first).await["state"], "success");
+    (story, agent)
 }
 
 /// A whole package of a version, out of the way of the next one, and its URL, which is served from now on.
@@ -47,10 +59,7 @@ fn elsewhere(story: &Story) {
 
 #[tokio::test]
 async fn an_agent_that_is_killed_while_it_fetches_the_whole_goes_on_with_that() {
-    let story = Story::begin(", download: {stall_timeout: 20s}").await;
-    let mut agent = story.online().await;
-    let first = story.package("1.0.0", &[("data", &noise(1))], &[]);
-    assert_eq!(story.update("u1", "1.0.0", &first).await["state"], "success");
+    let (story, mut agent) = begin(", download: {stall_timeout: 20s}").await;
     elsewhere(&story);
     let new = noise(1) + "new";
     let (kept, url) = whole(&story, "2.0.0", &new).await;
@@ -60,7 +69,7 @@ async fn an_agent_that_is_killed_while_it_fetches_the_whole_goes_on_with_that() 
     story.ask("u2", "2.0.0", &delta).await;
     let why =
         |said: &Value| said["error"].as_str().is_some_and(|why| why.contains("the whole package is fetched"));
-    crate::story::until("the whole package is asked for", || {
+    until("the whole package is asked for", || {
         story.said("u2").iter().any(why) && story.asked() == [1, 1, 1]
     })
     .await;
@@ -74,10 +83,7 @@ async fn an_agent_that_is_killed_while_it_fetches_the_whole_goes_on_with_that() 
 
 #[tokio::test]
 async fn the_whole_package_is_what_the_manifest_says_of_it() {
-    let story = Story::begin(", max_retry_attempts: 0").await;
-    let mut agent = story.online().await;
-    let first = story.package("1.0.0", &[("data", &noise(1))], &[]);
-    assert_eq!(story.update("u1", "1.0.0", &first).await["state"], "success");
+    let (story, mut agent) = begin(", max_retry_attempts: 0").await;
     elsewhere(&story);
     let new = noise(1) + "new";
     let (kept, url) = whole(&story, "2.0.0", &new).await;
@@ -102,10 +108,7 @@ async fn the_whole_package_is_what_the_manifest_says_of_it() {
 /// What is installed counts, and not which file it came in; another content under the same version stays refused.
 #[tokio::test]
 async fn the_same_version_packed_otherwise_is_installed_already() {
-    let story = Story::begin(", max_retry_attempts: 0").await;
-    let mut agent = story.online().await;
-    let first = story.package("1.0.0", &[("data", &noise(1))], &[]);
-    assert_eq!(story.update("u1", "1.0.0", &first).await["state"], "success");
+    let (story, mut agent) = begin(", max_retry_attempts: 0").await;
     let new = noise(1) + "new";
     let (kept, url) = whole(&story, "2.0.0", &new).await;
     let delta = patched(&story, "2.0.0", &new, "build-1.0.0", (&url, kept.to_str()));
@@ -147,8 +150,8 @@ async fn the_agent_itself_comes_as_a_patch() {
     let mut command = std::process::Command::new(&small);
     command.args(story.home.command(&["run"]).get_args());
     let program = fs::read(&small).unwrap();
-    let mut agent = testkit::Process::run(command.into()).unwrap();
-    crate::support::wait_status(&story.home, |status| status["connection"]["state"] == "connected").await;
+    let mut agent = Process::run(command.into()).unwrap();
+    wait_status(&story.home, |status| status["connection"]["state"] == "connected").await;
     for (id, version, base, tail) in [("u1", "9.0.0", "", "one"), ("u2", "9.1.0", "one", "two")] {
         let of = |tail: &str| [&program[..], tail.as_bytes()].concat();
         story.builder.write("old/iot-agent", of(base), 0o755);

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::module::{AFTER, BEFORE, Module};
 use crate::{
     commands::after_reboots,
-    steps::Sample,
+    steps::{Sample, injections},
     support::{SOON, proof, strace::detach, tier},
 };
 
@@ -195,13 +195,11 @@ async fn hurt(calls: &[&str], ways: &[&str], every: u64) -> String {
     assert_eq!(module.update("first", "0.1.0").await["state"], "success");
     let mut before = Some("0.1.0".to_owned());
     let (mut points, mut deaths, mut ends) = (0, 0, BTreeMap::<String, usize>::new());
-    let all = calls.iter().flat_map(|call| ways.iter().map(move |way| (call, way)));
-    for ((call, way), n) in all.flat_map(|hurt| nth.iter().map(move |n| (hurt, n))) {
+    for inject in injections(calls, ways, nth) {
         if !sample.takes() {
             continue;
         }
         points += 1;
-        let inject = format!("{call}:{way}:when={n}");
         let (id, version) = (format!("u{points}"), format!("1.{points}.0"));
         let (end, died) = hurt_at(&module, &mut agent, &id, (&version, &inject)).await;
         deaths += usize::from(died);

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::machine::Machine;
 use crate::{
-    steps::Sample,
+    steps::{Sample, injections},
     support::{proof, strace::detach},
 };
 
@@ -55,16 +55,14 @@ async fn hurt(calls: &[&str], ways: &[&str], every: u64) -> String {
     let mut agent = machine.run().await;
     let mut before = machine.version();
     let (mut points, mut deaths, mut ends) = (0, 0, BTreeMap::<String, usize>::new());
-    let all = calls.iter().flat_map(|call| ways.iter().map(move |way| (call, way)));
     let nth: &[usize] = if ways.len() > 1 { &[1, 3, 8] } else { &[1, 2, 3, 5, 8, 13, 21, 34] };
-    let all = all.flat_map(|hurt| nth.iter().map(move |n| (hurt, n)));
     let times = [When::Installing, When::Confirming, When::Back];
-    for (((call, way), n), when) in all.flat_map(|hurt| times.map(|when| (hurt, when))) {
+    let all = injections(calls, ways, nth).into_iter();
+    for (inject, when) in all.flat_map(|inject| times.map(|when| (inject.clone(), when))) {
         if !sample.takes() {
             continue;
         }
         points += 1;
-        let inject = format!("{call}:{way}:when={n}");
         let (id, next) = (format!("u{points}"), format!("1.{points}.0"));
         let at = format!("{inject}, {when:?}");
         deaths += machine.ask_while(&mut agent, (&id, &next), &inject, when).await;
