@@ -57,7 +57,7 @@ const KEEP: Duration = Duration::from_secs(3600);
 /// How soon what could not be written is tried again.
 const KEEP_AGAIN: Duration = Duration::from_secs(10);
 /// After which what the start needed is over: connecting, the first heartbeat and sample.
-const STARTED: Duration = Duration::from_secs(10);
+const STARTED: Duration = Duration::from_secs(30);
 
 /// Folder of the outbox in the state folder.
 const OUTBOX: &str = "outbox";
